@@ -1,0 +1,54 @@
+"""Install `spatial_nb`. Name, version and description are read from settings.ini; pins are in constraints.txt."""
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=["="], interpolation=None)
+config.read(here / "settings.ini", encoding="utf-8")
+cfg = config["DEFAULT"]
+
+# Worlds, scorers and data: all that needs no torch.
+base = ["numpy", "numba", "pandas", "pillow", "pyarrow", "pyyaml", "tqdm"]
+
+extras = {
+    # models, training recipes, evaluation
+    "train": [
+        "accelerate",
+        "datasets",
+        "peft",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "torchvision",  # the processors of Qwen's models cannot be built without it
+        "transformers",
+        "trl",
+    ],
+    # run and read the notebooks, draw the figures
+    "notebooks": ["fastcore", "ipykernel", "ipywidgets", "jupyterlab", "matplotlib", "nbconvert", "papermill", "seaborn"],
+    # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
+    "dev": ["execnb", "ghapi", "nbdev<3", "pytest", "ruff", "setuptools", "wheel"],
+}
+extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["notebooks"]})
+
+setup(
+    name=cfg["lib_name"],
+    version=cfg["version"],
+    description=cfg["description"],
+    long_description=(here / "README.md").read_text(encoding="utf-8") if (here / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    author=cfg["author"],
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=f">={cfg['min_python']}",
+    install_requires=base,
+    extras_require=extras,
+    # data/ of the clone is spatial_nb/data of the wheel; the records under it are results, and stay in the repository
+    packages=["spatial_nb", "spatial_nb.data"],
+    package_dir={"spatial_nb": "spatial_nb", "spatial_nb.data": "data"},
+    package_data={"spatial_nb.data": ["claims.yaml", "profiles/*.yaml", "detector/*", "tiny-vlm/*"]},
+    entry_points={"console_scripts": ["spatial-nb=spatial_nb.reproduce:main"]},
+    zip_safe=False,
+)
