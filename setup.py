@@ -27,7 +27,16 @@ extras = {
         "trl",
     ],
     # run and read the notebooks, draw the figures
-    "notebooks": ["fastcore", "ipykernel", "ipywidgets", "jupyterlab", "matplotlib", "nbconvert", "papermill", "seaborn"],
+    "notebooks": [
+        "fastcore",
+        "ipykernel",
+        "ipywidgets",
+        "jupyterlab",
+        "matplotlib",
+        "nbconvert",
+        "papermill",
+        "seaborn",
+    ],
     # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
     "dev": ["execnb", "ghapi", "nbdev<3", "pytest", "ruff", "setuptools", "wheel"],
 }
