@@ -18,13 +18,13 @@ extras = {
     "train": [
         "accelerate",
         "datasets",
-        "peft",
+        "peft>=0.21",
         "safetensors",
         "tokenizers",
-        "torch",
+        "torch>=2.11",
         "torchvision",  # the processors of Qwen's models cannot be built without it
-        "transformers",
-        "trl",
+        "transformers>=5.17",
+        "trl>=1.16",
     ],
     # run and read the notebooks, draw the figures
     "notebooks": [
@@ -34,11 +34,11 @@ extras = {
         "jupyterlab",
         "matplotlib",
         "nbconvert",
-        "papermill",
+        "papermill>=2.7",
         "seaborn",
     ],
     # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
-    "dev": ["execnb", "ghapi", "nbdev<3", "pytest", "ruff", "setuptools", "wheel"],
+    "dev": ["execnb", "ghapi", "nbdev>=2.4.14,<3", "pytest", "ruff", "setuptools", "wheel"],
 }
 extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["notebooks"]})
 
