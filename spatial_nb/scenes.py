@@ -213,7 +213,7 @@ def boxes(
     out = np.array(out) * camera.focal + np.array([w, h, w, h]) / 2
     return np.clip(out, 0, [w, h, w, h]) if clip else out
 
-# %% ../nbs/api/10_scenes.ipynb #7e2ab974
+# %% ../nbs/api/10_scenes.ipynb #2da0eb30
 _AREA = {
     "sphere": 1.0,
     "cylinder": 1.12,
@@ -227,7 +227,8 @@ _DISC = np.array([(np.sqrt((i + 0.5) / 64) * f(i * _GOLDEN)) for i in range(64) 
 
 def visible_pixels(
     scene: Scene,
-) -> np.ndarray:  # (n,) pixels of the camera's picture, estimated
+    share: bool = False,  # as a share of the whole object
+) -> np.ndarray:  # (n,) pixels of the camera's picture, estimated; or shares in [0, 1]
     "About how many pixels of each object nothing nearer hides."
     uv, z = project(scene.camera, scene.positions)
     r = np.array([_AREA[o.shape] * o.radius for o in scene.objects]) * scene.camera.focal / z
@@ -236,7 +237,7 @@ def visible_pixels(
     nearer = z[None, :] < z[:, None]
     inside = ((points > 0) & (points < scene.camera.size)).all(-1)
     shown = (inside & ~(covers & nearer[:, None]).any(-1)).mean(1)
-    return shown * np.pi * r**2
+    return shown if share else shown * np.pi * r**2
 
 # %% ../nbs/api/10_scenes.ipynb #26b7f06c
 def canonical(
