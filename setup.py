@@ -11,7 +11,7 @@ config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
 # Worlds, scorers and data: all that needs no torch.
-base = ["numpy", "numba", "pandas", "pillow", "pyarrow", "pyyaml", "tqdm"]
+base = ["fastcore", "filelock", "numpy", "numba", "pandas", "pillow", "pyarrow", "pyyaml", "tqdm"]
 
 extras = {
     # models, training recipes, evaluation
@@ -28,13 +28,13 @@ extras = {
     ],
     # run and read the notebooks, draw the figures
     "notebooks": [
-        "fastcore",
         "ipykernel",
         "ipywidgets",
         "jupyterlab",
         "matplotlib",
         "nbconvert",
         "papermill>=2.7",
+        "rich",
         "seaborn",
     ],
     # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
