@@ -44,7 +44,7 @@ unit: env
 	@$(BIN)/python -m pytest -q -m "not slow"
 
 notebooks: env
-	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN $(NB)
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN --ExecutePreprocessor.extra_arguments=--log-level=ERROR $(NB)
 	@for nb in $(NB); do $(BIN)/nbdev_clean --fname $$nb; done
 
 readme: env

@@ -40,24 +40,28 @@ def test_results_are_the_records_numbers():
         if found is None:
             assert (name, mean, interval, counted, verdict) == ("not run yet", "", "", "", "")
             continue
+        assert not cell or verdict == found["verdict"]
+        if not name and not found["metrics"]:
+            continue
         metric = found["metrics"][name]
         assert mean == f"{metric['mean']:.3f}"
-        assert [float(x) for x in re.findall(r"-?[\d.]+", interval)] == [round(x, 3) for x in metric["interval"] or []]
-        assert counted == f"{metric['n']} × {len(metric['seeds'])}"
-        assert not cell or verdict == found["verdict"]
+        assert interval == ("{:.3f} to {:.3f}".format(*metric["interval"]) if metric["interval"] else "")
+        assert counted.split(" × ") == [str(metric["n"] or ""), str(len(metric["seeds"]))]
 
 
-def test_minutes_are_the_records_seconds():
-    for cell, *shown in rows("minutes on the machine of the record"):
-        for text, profile in zip(shown, ("smoke", "small"), strict=True):
-            found = record(stage_of(cell), profile)
-            assert text == (f"{found['machine']['seconds'] / 60:.1f}" if found else "not run yet")
+def test_minutes_are_the_records_seconds_or_a_budget():
+    for cell, *shown in rows("minutes a stage"):
+        for text, profile in zip(shown, ("smoke", "small", "paper"), strict=True):
+            if found := record(stage_of(cell), profile):
+                assert text == f"{found['machine']['seconds'] / 60:.1f}"
+            else:
+                assert re.fullmatch(r"|\([\d.]+\)", text)
 
 
 def test_every_stage_stands_in_both_tables():
     stages = {p.stem for p in (ROOT / "nbs" / "stages").glob("*.ipynb")}
     assert {stage_of(c[0]) for c in rows("stage", "measured") if c[0]} == stages
-    assert {stage_of(c[0]) for c in rows("minutes on the machine of the record")} == stages
+    assert {stage_of(c[0]) for c in rows("minutes a stage")} == stages
 
 
 def test_no_result_is_typed_into_the_notebook():
