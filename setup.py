@@ -11,7 +11,7 @@ config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
 # Worlds, scorers and data: all that needs no torch.
-base = ["fastcore", "filelock", "numpy", "numba", "pandas", "pillow", "pyarrow", "pyyaml", "tqdm"]
+base = ["fastcore", "filelock", "numpy", "numba", "pandas", "pillow", "pyarrow", "pyyaml", "text2num", "tqdm"]
 
 extras = {
     # models, training recipes, evaluation
@@ -29,6 +29,7 @@ extras = {
     # run and read the notebooks, draw the figures
     "notebooks": [
         "ipykernel",
+        "ipython",
         "ipywidgets",
         "jupyterlab",
         "matplotlib",
