@@ -87,7 +87,7 @@ def _name(node) -> str:
 def _words(node) -> list:
     return node.get("value_inputs") or node.get("side_inputs") or []
 
-# %% ../nbs/api/13_programs.ipynb #b63db26e
+# %% ../nbs/api/13_programs.ipynb #7d09f886
 class Undefined(ValueError):
     "The program has no answer in this scene."
 
@@ -101,19 +101,26 @@ class World:
     ):
         self.scene = objects if isinstance(objects, Scene) else None
         rows = objects.objects if self.scene is not None else objects
-        self.attributes = [
-            {k: (o[k] if isinstance(o, Mapping) else getattr(o, k)) for k in ("size", "color", "material", "shape")}
-            for o in rows
-        ]
+        self.attributes = [self._words(i, o) for i, o in enumerate(rows)]
+        if not self.attributes:
+            raise ValueError("0 objects, wants at least 1")
         self._cached = {}
+
+    def _words(self, i, o) -> dict[str, str]:
+        if not isinstance(o, Mapping):
+            return {k: getattr(o, k) for k in ATTRIBUTES}
+        for k, allowed in ATTRIBUTES.items():
+            if o.get(k) not in allowed:
+                raise ValueError(f"object {i} has {k} {o.get(k)!r}, wants one of {', '.join(allowed)}")
+        return {k: o[k] for k in ATTRIBUTES}
 
     def __len__(self):
         return len(self.attributes)
 
     def of(
         self,
-        what: str,  # offset:<direction>, distance, angle, bearing or shown
-    ) -> np.ndarray:  # metres, metres, degrees, degrees, and the share of each object that can be seen
+        what: str,  # offset:<direction>, distance, angle, bearing, box or shown
+    ) -> np.ndarray:  # metres, metres, degrees, degrees, pixels, and the share of each object that can be seen
         "Something computed from positions, once per scene."
         if self.scene is None:
             raise Undefined(
@@ -129,6 +136,8 @@ class World:
                 out = np.degrees(np.arctan2(self.of("offset:behind"), self.of("offset:right")))
             elif what == "shown":
                 out = visible_pixels(self.scene, share=True)
+            elif what == "box":
+                out = boxes(self.scene)
             else:
                 out = offset(p, directions(self.scene.camera)[what.split(":")[1]])
             self._cached[what] = out
@@ -280,7 +289,7 @@ def by_distance(w, which, o, objects):  # the one closest to (furthest from) o, 
     d = w.of("distance")[o]
     return _extreme(-d if which == "closest" else d, [i for i in objects if i != o], CLOSER, "by_distance")
 
-# %% ../nbs/api/13_programs.ipynb #68551d16
+# %% ../nbs/api/13_programs.ipynb #251662a7
 COMPASS = (
     "right",
     "behind right",
@@ -296,7 +305,6 @@ CLEAR = 5.0  # degrees from the border between two of them
 
 @function("object object", "text")
 def direction(w, a, b):  # where is a, from b?
-    w.of("distance")
     if a == b:
         raise Undefined("direction: an object has none to itself")
     turn = float(w.of("bearing")[b, a]) / 45
@@ -319,7 +327,7 @@ def is_between(w, c, a, b):  # is c between a and b?
 def between(w, a, b):
     return [c for c in range(len(w)) if c not in (a, b) and is_between(w, c, a, b)]
 
-# %% ../nbs/api/13_programs.ipynb #9da15978
+# %% ../nbs/api/13_programs.ipynb #133c960b
 @function("set", "bool", tuple(ATTRIBUTES))
 def all_same(w, attribute, objects):
     if len(objects) < 2:
@@ -341,8 +349,7 @@ def list_of(w, attribute, objects):  # the words that occur, each once, in the o
 
 @function("set", "boxes", ())
 def box(w, label, objects):  # whole pixels of the camera's picture; hidden parts included
-    w.of("distance")
-    edges = boxes(w.scene).round().astype(int).tolist()
+    edges = w.of("box").round().astype(int).tolist()
     return [dict(bbox_2d=edges[i], label=label) for i in objects]
 
 # %% ../nbs/api/13_programs.ipynb #150affd5

@@ -295,7 +295,7 @@ def _compare_attribute(a):
     p.add(f"equal_{attribute}", first, p.add(f"query_{attribute}", p.one(_words_of(two))))
     return Draft(p, dict(a=one, b=two, attr=attribute), objects=(i, j))
 
-# %% ../nbs/api/14_questions.ipynb #47054e2b
+# %% ../nbs/api/14_questions.ipynb #c5306789
 @cache
 def _agree(n, k, values, given) -> float:
     "P(all that fit have one value | at least two of n fit, each with 1/k); `given`: that value is named beforehand."
@@ -309,25 +309,32 @@ def _agree(n, k, values, given) -> float:
     are=("Are all the {as} {word}?",), shape=("Are all the {as} {word}s?",),
 )  # fmt: skip
 def _all(a):
-    for _ in range(200):
-        mask = a.pick([m for m in _MASKS if _ways(m) <= 8])
-        attribute = a.pick([k for k, m in zip(_ORDER, mask) if not m])
-        word, name = a.pick([None, a.pick(ATTRIBUTES[attribute])]), a.phrase(mask)
-        found = {a.names.rows[i][_ORDER.index(attribute)] for i in a.names.fits.get(name, ())}
-        if a.names.count(name) < 2:
+    ways = {True: [], False: []}  # the answer -> (chance to be kept, name, attribute, word)
+    for name, fits in a.names.fits.items():
+        k = _ways(tuple(w is not None for w in name))
+        if len(fits) < 2 or k > 8:
             continue
-        p_yes = _agree(a.n, _ways(mask), len(ATTRIBUTES[attribute]), word is not None)
-        if not _keep(a, len(found) == 1 if word is None else found == {word}, p_yes):
-            continue
-        p = Program()
-        some = p.objects(_words_of(name))
-        if word is None:
-            p.add("all_same", some, values=(attribute,))
-            return Draft(p, {"as": name, "attr": attribute}, "same")
-        fit = p.add("count", p.add(f"filter_{attribute}", some, values=(word,)))
-        p.add("equal_integer", fit, p.add("count", some))
-        return Draft(p, {"as": name, "word": word}, "shape" if attribute == "shape" else "are")
-    return None
+        for at, attribute in enumerate(_ORDER):
+            if name[at] is not None:
+                continue
+            found = {a.names.rows[i][at] for i in fits}
+            for word in (None, a.pick(ATTRIBUTES[attribute])):
+                yes = len(found) == 1 if word is None else found == {word}
+                p_yes = _agree(a.n, k, len(ATTRIBUTES[attribute]), word is not None)
+                ways[yes].append((min(1.0, (1 - p_yes) / p_yes if yes else p_yes / (1 - p_yes)), name, attribute, word))
+    if not (ways[True] and ways[False]):
+        return None
+    ways = ways[a.chance(0.5)]
+    kept = np.cumsum([w[0] for w in ways])
+    _, name, attribute, word = ways[int(np.searchsorted(kept, a.rng.random() * kept[-1], side="right"))]
+    p = Program()
+    some = p.objects(_words_of(name))
+    if word is None:
+        p.add("all_same", some, values=(attribute,))
+        return Draft(p, {"as": name, "attr": attribute}, "same")
+    fit = p.add("count", p.add(f"filter_{attribute}", some, values=(word,)))
+    p.add("equal_integer", fit, p.add("count", some))
+    return Draft(p, {"as": name, "word": word}, "shape" if attribute == "shape" else "are")
 
 # %% ../nbs/api/14_questions.ipynb #dcf4066b
 RELATIONS = dict(
@@ -383,7 +390,7 @@ def _relate_count(a):
     p.add("count", p.objects(_words_of(name), p.add("relate", p.one(_words_of(ref)), values=(relation,))))
     return Draft(p, {"as": name, "b": ref, "rel": a.pick(RELATIONS[relation])}, objects=(j,))
 
-# %% ../nbs/api/14_questions.ipynb #28da32e5
+# %% ../nbs/api/14_questions.ipynb #1ac6d384
 _FURTHEST = dict(
     left="furthest to the left",
     right="furthest to the right",
@@ -424,16 +431,12 @@ def _nearest(a):
     "between", "yes_no", "Is the {c} between the {a} and the {b}?", "Does the {c} stand between the {a} and the {b}?"
 )
 def _between(a):
-    names, angle = {i: n for i in range(a.n) if (n := a.name(i))}, a.world.of("angle")
-    triples = {True: [], False: []}
-    for c in names:
-        for i in names:
-            for j in names:
-                if len({c, i, j}) == 3 and not NOT_BETWEEN < angle[c, i, j] < BETWEEN:
-                    triples[bool(angle[c, i, j] >= BETWEEN)].append((c, i, j))
-    if not (triples[True] and triples[False]):
+    names = {i: n for i in range(a.n) if (n := a.name(i))}
+    angle = a.world.of("angle")[np.ix_(*[list(names)] * 3)]  # nan where two of the three are the same
+    triples = {True: np.argwhere(angle >= BETWEEN), False: np.argwhere(angle <= NOT_BETWEEN)}
+    if not (len(triples[True]) and len(triples[False])):
         return None
-    c, i, j = a.pick(triples[a.chance(0.5)])
+    c, i, j = (list(names)[k] for k in a.pick(triples[a.chance(0.5)]))
     p = Program()
     middle, first = p.one(_words_of(names[c])), p.one(_words_of(names[i]))
     p.add("is_between", middle, first, p.one(_words_of(names[j])))
