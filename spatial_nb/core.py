@@ -259,7 +259,7 @@ def write_jsonl(
         aside.write_bytes(gzip.compress(data, mtime=0) if Path(path).suffix == ".gz" else data)
     return Path(path)
 
-# %% ../nbs/api/00_core.ipynb #2d28ce01
+# %% ../nbs/api/00_core.ipynb #7246fc80
 class _LineFile(io.StringIO):
     "A stream for tqdm that keeps the newest line in the file `path`."
 
@@ -281,7 +281,7 @@ def progress(
 ) -> Iterable:
     "Loop over `iterable` with a bar."
     if path := os.environ.get("SPATIAL_NB_PROGRESS"):
-        return line_bar(iterable, desc=desc, total=total, file=_LineFile(path), mininterval=0.5, ncols=60)
+        return line_bar(iterable, desc=desc, total=total, file=_LineFile(path), mininterval=0.5, ncols=60, ascii=False)
     return widget_bar(iterable, desc=desc, total=total, delay=2, leave=False)
 
 # %% ../nbs/api/00_core.ipynb #2938a3b3
@@ -444,7 +444,14 @@ def code_hashes(
         todo = {m for m in todo | imported if f"{package.name}.{m}" not in found}
     return {"notebook": content_hash(own), **dict(sorted(found.items()))}
 
-# %% ../nbs/api/00_core.ipynb #065be3dc
+# %% ../nbs/api/00_core.ipynb #5734bb41
+def _plain(node: ast.expr):
+    "The value of a literal, or of `dict(a=1)`."
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "dict" and not node.args:
+        return {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+    return ast.literal_eval(node)
+
+
 def read_declaration(
     notebook: str | Path,  # path of a stage notebook
 ) -> dict:  # needs, reads: lists of names; minutes, disk_mb: numbers by profile
@@ -460,7 +467,7 @@ def read_declaration(
         raise ValueError(f"{name}: {len(calls)} calls of Run(...), wants exactly 1")
     try:
         stage = ast.literal_eval(calls[0].args[0])
-        given = {k.arg: ast.literal_eval(k.value) for k in calls[0].keywords if k.arg in said}
+        given = {k.arg: _plain(k.value) for k in calls[0].keywords if k.arg in said}
     except (ValueError, IndexError):
         raise ValueError(f"{name}: stage, needs, reads, minutes and disk_mb of Run(...) want plain values") from None
     if stage != name:
@@ -718,12 +725,15 @@ class Run:
         self._mark = {"key": key, "earlier": self.earlier, "started": self.started}
         write_json(mark, self._mark)
 
-# %% ../nbs/api/00_core.ipynb #5ea0db33
+# %% ../nbs/api/00_core.ipynb #3c39db4e
 @patch
 def records(self: Run) -> dict[str, Record]:
     "The records of the stages named in `needs`, of this profile, by stage."
     found = {p.stem: p for p in sorted((self.out / "records").glob("*.json")) if p.stem != self.stage}
-    wanted = list(found) if "*" in self.needs else self.needs
+    stages = {
+        p.stem for p in (root() / "nbs" / "stages").glob("*.ipynb")
+    }  # a record may be older than the last renaming
+    wanted = [n for n in found if n in stages] if "*" in self.needs else self.needs
     if missing := [n for n in wanted if n not in found]:
         raise FileNotFoundError(f"{self.stage} needs the record of {missing[0]}, which has not run in {self.out}")
     return {name: read_record(found[name]) for name in wanted}

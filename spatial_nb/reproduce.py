@@ -8,7 +8,7 @@ __all__ = ['PUBLISHED_PROFILES', 'COMMANDS', 'Stage', 'find_stages', 'read_profi
            'show_results', 'published_state', 'show_status', 'show_dry_run', 'reproduce_command', 'status_command',
            'main']
 
-# %% ../nbs/api/70_reproduce.ipynb #5bb5ffc5
+# %% ../nbs/api/70_reproduce.ipynb #f267fc8e
 import argparse
 import importlib
 import json
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
@@ -282,7 +282,7 @@ def reasons(job: Job) -> list[str]:  # empty: it is up to date
         return ["its record was changed by something else"]
     return _changes(receipt["depends"], _depends(job))
 
-# %% ../nbs/api/70_reproduce.ipynb #b2895aec
+# %% ../nbs/api/70_reproduce.ipynb #b0d243d8
 class _Ticker:
     "One line of progress on the terminal while a stage runs."
 
@@ -292,6 +292,7 @@ class _Ticker:
 
     def show(self, cell: int, cells: int) -> None:
         self.cell, self.cells = cell, cells
+        self.bar.unlink(missing_ok=True)  # of a loop in the cell before
 
     def line(self) -> str:
         s = int(time.time() - self.began)
@@ -360,7 +361,7 @@ class StageFailed(Exception):
         super().__init__(f"cell {cell}: {error}")
         self.cell, self.error, self.report = cell, error, report
 
-# %% ../nbs/api/70_reproduce.ipynb #9dac8f6b
+# %% ../nbs/api/70_reproduce.ipynb #6510fa6b
 def run_notebook(
     job: Job,
     title: str = "",  # before the cell's number in the line of progress
@@ -392,7 +393,7 @@ def run_notebook(
                 language="python",
                 progress_bar=False,
                 cwd=root(),
-                extra_arguments=["--log-level=ERROR"],  # silences a line of ipykernel about TCP
+                extra_arguments=["--log-level=CRITICAL"],  # ipykernel warns of TCP, and of its own shutdown
             )
         except papermill.PapermillExecutionError as e:
             raise _failure(job, e) from None
@@ -415,7 +416,7 @@ def _failure(job: Job, error) -> StageFailed:
     report = f"{job.name} failed in cell {place} of {len(cells)}:\n{source}\n  ends in:\n{last}"
     return StageFailed(str(place), f"{error.ename}: {error.evalue}".strip().split("\n")[0], report)
 
-# %% ../nbs/api/70_reproduce.ipynb #cebdf453
+# %% ../nbs/api/70_reproduce.ipynb #84a34a8e
 @dataclass
 class Result:
     "What became of one stage."
@@ -433,15 +434,20 @@ class Result:
         return cls(job, state, record["verdict"], receipt["seconds"], record=record)
 
 
-def _check_record(job: Job, began: float) -> None:
-    if not job.record.is_file() or job.record.stat().st_mtime < began - 2:
+def _written(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _check_record(job: Job, before: int | None) -> None:
+    "Raise StageFailed unless the record was written after the time `before`, with the values that were passed."
+    if _written(job.record) == before:
         raise StageFailed("-", "it left no record: its last cell wants `run.finish(verdict)`")
     told = read_record(job.record)["parameters"]
     if wrong := [k for k, v in job.values.items() if json.loads(scrub(json.dumps(v))) != told.get(k)]:
         name = wrong[0]
         raise StageFailed("-", f"it ran with {name} = {told.get(name)!r}, but {job.values[name]!r} was passed")
 
-# %% ../nbs/api/70_reproduce.ipynb #8112730c
+# %% ../nbs/api/70_reproduce.ipynb #4b527917
 def run_job(
     job: Job,
     title: str = "",  # shown while it runs
@@ -449,14 +455,14 @@ def run_job(
     keep_work: bool = False,  # go on from files that other code left
 ) -> Result:
     "Run `job` and leave a receipt, of a success or of a failure."
-    began = time.time()
+    began, before = time.time(), _written(job.record)
     if force:
         shutil.rmtree(job.work, ignore_errors=True)
     job.receipt.unlink(missing_ok=True)
     depends = _depends(job)
     try:
         run_notebook(job, title, keep_work)
-        _check_record(job, began)
+        _check_record(job, before)
     except StageFailed as e:
         where = job.partial if job.partial.is_file() else job.notebook
         write_json(
@@ -522,7 +528,7 @@ def published_notebook(
         nb["metadata"]["kernelspec"]["display_name"] = nb["metadata"]["kernelspec"]["name"]
     return json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
-# %% ../nbs/api/70_reproduce.ipynb #862af185
+# %% ../nbs/api/70_reproduce.ipynb #0a5a0eac
 def _put(path: Path, data: bytes) -> list[Path]:
     "Write `data` to `path` unless it holds just that; return what was written."
     if path.is_file() and path.read_bytes() == data:
@@ -543,6 +549,9 @@ def publish(job: Job) -> list[Path]:  # what was written
         if not old.is_file() or read_jsonl(old) != rows:
             written.append(write_jsonl(old, rows))
         c["path"] = packed
+    kept = {place / c["path"] for c in record["completions"].values()}
+    for old in set((place / "completions").glob(f"{job.name}-*.jsonl.gz")) - kept:  # of a name that is no more
+        old.unlink()
     for name, s in record["ships"].items():
         if input_hash(name) != s["hash"]:
             with atomic(root() / "data" / name) as aside:
@@ -555,7 +564,7 @@ def publish(job: Job) -> list[Path]:  # what was written
     written += _put(place / job.record.name, text.encode())
     return written + _put(job.stage.path, published_notebook(job.stage.path, job.notebook).encode())
 
-# %% ../nbs/api/70_reproduce.ipynb #383f19cf
+# %% ../nbs/api/70_reproduce.ipynb #4d0cb1dc
 PUBLISHED_PROFILES = ("small",)  # what they make is committed, unless values were set by hand
 
 
@@ -570,7 +579,7 @@ def run_jobs(
     force: bool = False,
     publishing: bool = False,
     keep_work: bool = False,
-    say=print,  # where reports go
+    say=partial(print, flush=True),  # where reports go
 ) -> list[Result]:
     "Run the jobs that are not up to date."
     results, broken = [], {}
@@ -728,7 +737,7 @@ def show_dry_run(jobs: list[Job], force: bool = False) -> None:
     free = shutil.disk_usage(root()).free / 1e9
     print(f"To run: {hours:.2f} hours expected, {disk:g} MB of disk ({free:.0f} GB free). All parameters are valid.")
 
-# %% ../nbs/api/70_reproduce.ipynb #48230bfb
+# %% ../nbs/api/70_reproduce.ipynb #6cd38fb4
 COMMANDS = {  # name -> ("module:function", what it does)
     "reproduce": ("spatial_nb.reproduce:reproduce_command", "run the stages that are not up to date"),
     "status": ("spatial_nb.reproduce:status_command", "say what is up to date, stale, failed or has never run"),
@@ -767,6 +776,8 @@ def reproduce_command(
         return 0
     results = reproduce(a.profile, a.stage, a.set, a.force, a.publish, a.keep_work)
     show_results(results)
+    if a.set and a.profile in PUBLISHED_PROFILES and not a.publish:
+        print("Not published, since values were set by hand: --publish does it all the same.")
     return int(any(r.state in ("failed", "skipped") for r in results))
 
 

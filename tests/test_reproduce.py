@@ -397,3 +397,21 @@ def test_a_stage_is_a_plain_papermill_notebook(clone, monkeypatch):
     done = subprocess.run([*map(str, words), "-k", "python3"], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_record(clone / "runs/smoke/records/10_other.json")["passed"] == ["steps"]
+
+
+@pytest.mark.slow
+def test_the_smoke_profile_killed_at_ten_moments_ends_with_the_same_records(copy, monkeypatch):
+    monkeypatch.setenv("SPATIAL_NB_ROOT", str(copy))
+    monkeypatch.setenv("PYTHONPATH", str(copy))
+    began = time.time()
+    subprocess.run(command("reproduce"), cwd=copy, check=True)
+    seconds = time.time() - began
+    records = copy / "runs/smoke/records"
+    whole = {p.stem: comparable(read_record(p)) for p in records.glob("*.json")}
+    shutil.rmtree(copy / "runs")
+    for _ in range(10):
+        with subprocess.Popen(command("reproduce"), cwd=copy) as p:
+            time.sleep(seconds / 12)
+            os.kill(p.pid, signal.SIGKILL)
+    subprocess.run(command("reproduce"), cwd=copy, check=True)
+    assert {p.stem: comparable(read_record(p)) for p in records.glob("*.json")} == whole
