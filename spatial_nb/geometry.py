@@ -12,12 +12,14 @@ from functools import cached_property
 import numpy as np
 
 # %% ../nbs/api/01_geometry.ipynb #58a61509
-def _unit(v): return v / np.linalg.norm(v)
+def _unit(v):
+    return v / np.linalg.norm(v)
 
 
 @dataclass(frozen=True)
 class Camera:
     "A pinhole camera at `position` that looks at `target`, world z up in the picture."
+
     position: tuple[float, float, float]  # world, metres
     target: tuple[float, float, float] = (0.0, 0.0, 0.0)  # world, metres: the point in the middle of the picture
     focal: float = 525.0  # focal length in pixels of a picture of `size`
@@ -43,7 +45,9 @@ class Camera:
         right = _unit(np.cross(forward, [0.0, 0.0, 1.0]))
         return np.stack([right, np.cross(forward, right), forward])
 
-    def resized(self, size: tuple[int, int]) -> "Camera":  # same view on a picture of another width; height follows `size`
+    def resized(
+        self, size: tuple[int, int]
+    ) -> "Camera":  # same view on a picture of another width; height follows `size`
         "The same camera for pictures of `size` (width, height): the focal length scales with the width."
         return Camera(self.position, self.target, self.focal * size[0] / self.size[0], tuple(size))
 
@@ -85,7 +89,9 @@ def clevr_camera(
 ) -> Camera:
     "CLEVR's camera, with its published jitter of the position; it looks at the origin all the same."
     shift = 0.0 if rng is None else rng.uniform(-jitter, jitter, 3)
-    return Camera(tuple(np.array([7.481132, -6.507640, 5.343665]) + shift), focal=525.0 * size[0] / 480, size=tuple(size))
+    return Camera(
+        tuple(np.array([7.481132, -6.507640, 5.343665]) + shift), focal=525.0 * size[0] / 480, size=tuple(size)
+    )
 
 # %% ../nbs/api/01_geometry.ipynb #808d9549
 def offset(

@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 
 from .core import content_hash, rng
-from .geometry import Camera
 
 # %% ../nbs/api/12_render.ipynb #5b383f24
 PALETTE = dict(
@@ -39,11 +38,18 @@ SUN = ((0.4145, -0.1946, 0.889), 0.45)  # direction towards it, irradiance
 
 # The ground's profile along BACK (unit, on the ground): distance from the origin (m) and height (m).
 BACK = (-0.9031, 0.4294)
-_PROFILE = np.array([[5.0, 0.0], [7.0, 0.1], [10.2, 0.45], [13.3, 1.1], [14.8, 2.6], [15.9, 5.0], [17.2, 12.0], [18.1, 23.0]])
+_PROFILE = np.array(
+    [[5.0, 0.0], [7.0, 0.1], [10.2, 0.45], [13.3, 1.1], [14.8, 2.6], [15.9, 5.0], [17.2, 12.0], [18.1, 23.0]]
+)
 
-# %% ../nbs/api/12_render.ipynb #d5c0d4a1
+# %% ../nbs/api/12_render.ipynb #1b94b438
 # in a notebook numba would keep a compiled caller although the function it calls has changed: cache in the module only
-_fast = dict(cache="__file__" in globals(), nogil=True, fastmath={"nsz", "arcp", "contract", "afn", "reassoc"}, error_model="numpy")  # all but nan and inf
+_fast = dict(
+    cache="__file__" in globals(),
+    nogil=True,
+    fastmath={"nsz", "arcp", "contract", "afn", "reassoc"},
+    error_model="numpy",
+)  # all but nan and inf
 
 
 @numba.njit(**_fast)
@@ -65,10 +71,10 @@ def _rounded(kind, x, y, z, b):
     k = qr / n / max(rho, 1e-9)
     return n - b, k * x, k * y, math.copysign(qz / n, z)
 
-
+# %% ../nbs/api/12_render.ipynb #043b5716
 @numba.njit(**_fast)
 def _enter(kind, ox, oy, oz, dx, dy, dz):
-    "Where a ray enters and leaves the sharp unit solid (sphere 0, cube 1, cylinder 2), in ray lengths; enter > leave: a miss."
+    "Where a ray enters and leaves the sharp unit solid (sphere 0, cube 1, cylinder 2); enter > leave is a miss."
     if kind != 1:
         c = ox * ox + oy * oy - 1
         a, b = dx * dx + dy * dy, ox * dx + oy * dy
@@ -92,7 +98,7 @@ def _enter(kind, ox, oy, oz, dx, dy, dz):
     z0, z1 = (-1 - oz) * iz, (1 - oz) * iz
     return max(t0, min(z0, z1)), min(t1, max(z0, z1))
 
-# %% ../nbs/api/12_render.ipynb #057f6021
+# %% ../nbs/api/12_render.ipynb #6b3d0f63
 @numba.njit(**_fast)
 def _hit_object(objects, i, px, py, pz, dx, dy, dz, tmax):
     "Distance and world normal of the first hit of object row `i` before `tmax`; a distance of 1e30 is a miss."
@@ -126,7 +132,7 @@ def _hit_object(objects, i, px, py, pz, dx, dy, dz, tmax):
             return miss
     return t, c * nx - s * ny, s * nx + c * ny, nz
 
-
+# %% ../nbs/api/12_render.ipynb #8f41b69d
 @numba.njit(**_fast)
 def _hit_ground(profile, px, py, pz, dx, dy, dz):
     "Distance and normal of the ground: flat, then rising along BACK in straight pieces whose normals are blended."
@@ -165,10 +171,10 @@ def _hit(objects, profile, own, px, py, pz, dx, dy, dz):
             best, t, nx, ny, nz = i, u, mx, my, mz
     return best, t, nx, ny, nz
 
-# %% ../nbs/api/12_render.ipynb #d708c109
+# %% ../nbs/api/12_render.ipynb #822412d7
 @numba.njit(**_fast)
 def _blocks(objects, i, px, py, pz, dx, dy, dz):
-    "Does object row `i` stand between the point and the end of (dx, dy, dz)? The sharp solid stands for the rounded one."
+    "Does object row `i` stand between the point and the end of (dx, dy, dz)? Edges count as sharp."
     r, c, s = objects[i, 4], objects[i, 5], objects[i, 6]
     cx, cy, cz = px - objects[i, 1], py - objects[i, 2], pz - objects[i, 3]
     b, d2 = cx * dx + cy * dy + cz * dz, dx * dx + dy * dy + dz * dz
@@ -178,7 +184,7 @@ def _blocks(objects, i, px, py, pz, dx, dy, dz):
                       (c * dx + s * dy) / r, (c * dy - s * dx) / r, dz / r)  # fmt: skip
     return t <= leave and leave > 1e-3 and t < 1.0
 
-
+# %% ../nbs/api/12_render.ipynb #679b3ef7
 @numba.njit(**_fast)
 def _seen(objects, lamps, j, own, px, py, pz, turn):
     "Share of the square lamp `j` that a point of row `own` sees, in sixteenths; `turn` shifts the sample points."
@@ -201,7 +207,8 @@ def _seen(objects, lamps, j, own, px, py, pz, turn):
         for k in range(4):
             a, b = half * (2 * (k & 1) - 1), half * (2 * (k >> 1) - 1)
             corners += _blocks(objects, i, px, py, pz, vx + a * lamps[j, 11] + b * lamps[j, 14],
-                               vy + a * lamps[j, 12] + b * lamps[j, 15], vz + a * lamps[j, 13] + b * lamps[j, 16])  # fmt: skip
+                               vy + a * lamps[j, 12] + b * lamps[j, 15],
+                               vz + a * lamps[j, 13] + b * lamps[j, 16])  # fmt: skip
         if corners == 4:
             return 0.0
         if corners == 0 and half * along < 0.3 * objects[i, 4] and not _blocks(objects, i, px, py, pz, vx, vy, vz):
@@ -210,15 +217,18 @@ def _seen(objects, lamps, j, own, px, py, pz, turn):
             a = half * (2 * ((k & 3) + turn) / 4 - 1)
             b = half * (2 * ((k >> 2) + ((turn * 7.13) % 1.0)) / 4 - 1)
             if not (mask >> k) & 1 and _blocks(objects, i, px, py, pz, vx + a * lamps[j, 11] + b * lamps[j, 14],
-                                               vy + a * lamps[j, 12] + b * lamps[j, 15], vz + a * lamps[j, 13] + b * lamps[j, 16]):  # fmt: skip
+                                               vy + a * lamps[j, 12] + b * lamps[j, 15],
+                                               vz + a * lamps[j, 13] + b * lamps[j, 16]):  # fmt: skip
                 mask |= 1 << k
     n = 0
     for k in range(16):
         n += (mask >> k) & 1
     return 1.0 - n / 16.0
 
-# %% ../nbs/api/12_render.ipynb #fc25c0d6
+# %% ../nbs/api/12_render.ipynb #7bd6897a
 BOUNCE = 0.4  # irradiance that the lit ground gives to a surface facing straight down
+
+
 AMBIENT = 0.06  # irradiance of all that is bounced more than once, the same everywhere
 
 
@@ -235,7 +245,7 @@ def _ggx(alpha, nx, ny, nz, lx, ly, lz, vx, vy, vz):
     g = 2 * nl / (nl + math.sqrt(a2 + (1 - a2) * nl * nl)) * 2 * nv / (nv + math.sqrt(a2 + (1 - a2) * nv * nv))
     return d * g / (4 * nv)
 
-
+# %% ../nbs/api/12_render.ipynb #d1fea0ad
 @numba.njit(**_fast)
 def _lit(objects, lamps, own, px, py, pz, nx, ny, nz, vx, vy, vz, alpha, mirror, turn, soft):
     "Irradiance / pi (r, g, b), highlight radiance (r, g, b) and which lamps are seen at a point of row `own`."
@@ -323,7 +333,7 @@ def _metal(objects, lamps, profile, own, px, py, pz, nx, ny, nz, dx, dy, dz, alp
     cr, cg, cb = objects[own, 7], objects[own, 8], objects[own, 9]
     return cr * (m * r + (1 - m) * rr + sr), cg * (m * g + (1 - m) * rg + sg), cb * (m * b + (1 - m) * rb + sb)
 
-# %% ../nbs/api/12_render.ipynb #e10c6be9
+# %% ../nbs/api/12_render.ipynb #b8eed39c
 @numba.njit(**_fast)
 def _colour(objects, lamps, profile, i, t, nx, ny, nz, ex, ey, ez, dx, dy, dz, alpha, turn):
     "Linear colour of what a camera ray hit (row `i`, distance `t`, normal n), and which lamps the point sees."
@@ -339,12 +349,17 @@ def _colour(objects, lamps, profile, i, t, nx, ny, nz, ex, ey, ez, dx, dy, dz, a
     if i == -1:
         return min(er * GROUND_ALBEDO, 1.0), min(eg * GROUND_ALBEDO, 1.0), min(eb * GROUND_ALBEDO, 1.0), code
     k = RUBBER_HIGHLIGHT
-    return min(objects[i, 7] * er + k * sr, 1.0), min(objects[i, 8] * eg + k * sg, 1.0), min(objects[i, 9] * eb + k * sb, 1.0), code
+    return (
+        min(objects[i, 7] * er + k * sr, 1.0),
+        min(objects[i, 8] * eg + k * sg, 1.0),
+        min(objects[i, 9] * eb + k * sb, 1.0),
+        code,
+    )
 
 
 @numba.njit(**_fast)
 def _turn(u, v):
-    "A number in [0, 1) for each pixel that differs as much as it can from its neighbours' (interleaved gradient noise)."
+    "A number in [0, 1) for each pixel, far from its neighbours' (interleaved gradient noise)."
     return (52.9829189 * ((0.06711056 * u + 0.00583715 * v) % 1.0)) % 1.0
 
 
@@ -357,10 +372,10 @@ def _ray(axes, x, y):
     s = 1 / math.sqrt(dx * dx + dy * dy + dz * dz)
     return dx * s, dy * s, dz * s, s
 
-
+# %% ../nbs/api/12_render.ipynb #2f47d95d
 @numba.njit(**_fast)
 def _first_hits(objects, profile, eye, axes, focal, width, height):
-    "What each pixel sees: row, and distance, normal, ray as floats (H, W, 8). Objects are tried inside their bounding squares."
+    "What each pixel sees: row, and distance, normal, ray (H, W, 8). Objects are tried inside their bounding squares."
     ex, ey, ez = eye[0], eye[1], eye[2]
     mask, hits = np.empty((height, width), np.int16), np.empty((height, width, 8))
     for v in range(height):
@@ -394,7 +409,7 @@ def _first_hits(objects, profile, eye, axes, focal, width, height):
 
 STEP = 4  # pixels between the points where open ground is coloured
 
-
+# %% ../nbs/api/12_render.ipynb #710ea7ea
 @numba.njit(**_fast)
 def _coloured(objects, lamps, profile, eye, mask, hits, alpha):
     "Linear colours (H, W, 3) of all first hits, open ground interpolated."
@@ -408,7 +423,9 @@ def _coloured(objects, lamps, profile, eye, mask, hits, alpha):
             v, u = min(j * STEP, height - 1), min(k * STEP, width - 1)
             h = hits[v, u]
             if mask[v, u] == -1:
-                grid[j, k] = _colour(objects, lamps, profile, -1, h[0], h[1], h[2], h[3], ex, ey, ez, h[4], h[5], h[6], alpha, 0.5)
+                grid[j, k] = _colour(
+                    objects, lamps, profile, -1, h[0], h[1], h[2], h[3], ex, ey, ez, h[4], h[5], h[6], alpha, 0.5
+                )
             else:
                 grid[j, k, 3] = -1.0
     for j in range(gh - 1):
@@ -454,26 +471,34 @@ def _smooth_edges(rgb, objects, lamps, profile, eye, axes, focal, mask, alpha, n
                 x, y = u + (k % n + 0.5) / n, v + (k // n + 0.5) / n
                 dx, dy, dz, _ = _ray(axes, (x - 0.5 * width) / focal, (y - 0.5 * height) / focal)
                 j, t, nx, ny, nz = _hit(objects, profile, -9, ex, ey, ez, dx, dy, dz)
-                r, g, b, _ = _colour(objects, lamps, profile, j, t, nx, ny, nz, ex, ey, ez, dx, dy, dz, alpha, _turn(u + 17 * k, v))
+                r, g, b, _ = _colour(
+                    objects, lamps, profile, j, t, nx, ny, nz, ex, ey, ez, dx, dy, dz, alpha, _turn(u + 17 * k, v)
+                )
                 ar, ag, ab = ar + r, ag + g, ab + b
             rgb[v, u, 0], rgb[v, u, 1], rgb[v, u, 2] = ar / (n * n), ag / (n * n), ab / (n * n)
 
-# %% ../nbs/api/12_render.ipynb #bb0fe524
+# %% ../nbs/api/12_render.ipynb #9fcf60de
 @dataclass(frozen=True, eq=False)
 class View:
     "What the camera sees."
+
     rgb: np.ndarray  # uint8 (H, W, 3), sRGB
     depth: np.ndarray  # float32 (H, W), metres along the optical axis; inf where nothing is hit
     mask: np.ndarray  # int16 (H, W), index of the object in the scene, -1 for ground and nothing
 
     @property
-    def image(self) -> Image.Image: return Image.fromarray(self.rgb)
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.rgb)
 
-    def __repr__(self): return f"View({self.rgb.shape[1]}x{self.rgb.shape[0]}, {int(self.mask.max()) + 1} objects)"
+    def __repr__(self):
+        return f"View({self.rgb.shape[1]}x{self.rgb.shape[0]}, {int(self.mask.max()) + 1} objects)"
 
-    def _repr_png_(self): return self.image._repr_png_()
+    def _repr_png_(self):
+        return self.image._repr_png_()
 
-    def boxes(self) -> list[tuple[int, int, int, int] | None]:  # per object index seen: (u0, v0, u1, v1) pixels, None if hidden
+    def boxes(
+        self,
+    ) -> list[tuple[int, int, int, int] | None]:  # per object index seen: (u0, v0, u1, v1) pixels, None if hidden
         "Boxes around the visible pixels of objects 0, 1, ... up to the highest one seen; x1 and y1 are exclusive."
         out = []
         for i in range(int(self.mask.max()) + 1):
@@ -499,7 +524,7 @@ def _lamp_row(position, factor, half, color) -> tuple:
     across /= np.linalg.norm(across)
     return (*p, factor, half, *color, *axis, *across, *np.cross(axis, across))
 
-
+# %% ../nbs/api/12_render.ipynb #6fb23190
 def lamp_rows(
     rng: np.random.Generator | None = None,  # None: no jitter
     jitter: float = 1.0,  # metres on each axis; CLEVR jitters its three lamps and leaves the sun
@@ -512,10 +537,13 @@ def lamp_rows(
     return np.array(rows + [_lamp_row(np.multiply(SUN[0], far), SUN[1] * far**2, sun_softness * far, (1.0, 1.0, 1.0))])
 
 
-def _srgb(x): return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 0.0031308), 1 / 2.4) - 0.055)
+def _srgb(x):
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.power(np.maximum(x, 0.0031308), 1 / 2.4) - 0.055)
 
 
-_SRGB = (_srgb(np.linspace(0, 1, 4097)) * 255 + 0.5).astype(np.uint8)  # a table: the power is a tenth of the picture's time
+_SRGB = (_srgb(np.linspace(0, 1, 4097)) * 255 + 0.5).astype(
+    np.uint8
+)  # a table: the power is a tenth of the picture's time
 
 # %% ../nbs/api/12_render.ipynb #fd531147
 def render(
