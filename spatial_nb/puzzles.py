@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from .core import nearest
 
-# %% ../nbs/api/11_puzzles.ipynb #f043c779
+# %% ../nbs/api/11_puzzles.ipynb #0fa1cc68
 State = TypeVar("State")
 
 
@@ -40,7 +40,7 @@ class Puzzle(Protocol[State]):
         "The state that `text` describes."
 
     def shapes(self, s: State) -> list[dict]:
-        "What a picture of `s` shows: flat coloured polygons in the world frame, `{name, color, corners}`."
+        "What a picture of `s` shows: flat colored polygons in the world frame, `{name, color, corners}`."
 
     def solve(self, s: State) -> list[str]:
         "A shortest list of moves from `s` to the goal."
@@ -89,7 +89,7 @@ def shortest(
             raise ValueError(f"no solution among the first {limit} states of {puzzle.name}, raise limit to go on")
     raise ValueError(f"{puzzle.name} has no way from this state to its goal ({len(came)} states reachable)")
 
-# %% ../nbs/api/11_puzzles.ipynb #82567590
+# %% ../nbs/api/11_puzzles.ipynb #e5d8d3e3
 FACES = ("front", "back", "left", "right", "top", "bottom")
 
 
@@ -103,7 +103,8 @@ def _square(color: str, x: int, y: int, name: str) -> str:
 
 @dataclass(frozen=True)
 class Cube:
-    "A cube on a board: the colours of its faces in the order of `FACES`, all different, and its `cell`."
+    "A cube on a board: the colors of its faces in the order of `FACES`, all different, and its `cell`."
+
     colors: tuple[str, str, str, str, str, str]  # front, back, left, right, top, bottom
     cell: tuple[int, int] = (0, 0)  # x to the right, y to the back
 
@@ -122,7 +123,14 @@ class Cube:
 
     def _repr_svg_(self) -> str:
         "The cube unfolded, looked down upon: top in the middle, bottom at the far right."
-        at = {"back": (40, 0), "left": (0, 40), "top": (40, 40), "right": (80, 40), "bottom": (120, 40), "front": (40, 80)}
+        at = {
+            "back": (40, 0),
+            "left": (0, 40),
+            "top": (40, 40),
+            "right": (80, 40),
+            "bottom": (120, 40),
+            "front": (40, 80),
+        }
         body = "".join(_square(self[f], x + 1, y + 1, f) for f, (x, y) in at.items())
         return f'<svg xmlns="http://www.w3.org/2000/svg" width="162" height="122" font-family="sans-serif">{body}</svg>'
 
@@ -183,15 +191,15 @@ def _faces(s: Cube) -> list[dict]:
         for f, c in zip(FACES, s.colors, strict=True)
     ]
 
-# %% ../nbs/api/11_puzzles.ipynb #6cf01d9f
+# %% ../nbs/api/11_puzzles.ipynb #ea7ec6af
 class CubeRolling:
-    "A cube with six colours that rolls over a board, to `goal` if there is one."
+    "A cube with six colors that rolls over a board, to `goal` if there is one."
 
     name = "cube_rolling"
 
     def __init__(
         self,
-        goal: Cube | None = None,  # where to roll to: the same six colours, in position, on its cell
+        goal: Cube | None = None,  # where to roll to: the same six colors, in position, on its cell
         board: tuple[int, int] | None = None,  # width and height in cells, (0, 0) the near left one; None: no edge
     ):
         if board is not None and (len(board) != 2 or min(board) < 1):
