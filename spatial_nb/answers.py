@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from text_to_num import alpha2digit
 
-# %% ../nbs/api/22_answers.ipynb #88f12740
+# %% ../nbs/api/22_answers.ipynb #fa5ad837
 _TOKEN = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:pad|eos|bos|unk)>|\[/?INST\]|</?(?:start|end)_of_turn>|"
     r"[\ue000-\uf8ff\u200b-\u200f\ufeff]"
@@ -50,7 +50,7 @@ def _boxed(text):
         out += c
     return re.sub(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}", r"\1", out)
 
-
+# %% ../nbs/api/22_answers.ipynb #afc9c9bb
 def final(
     text: str | None,  # what a model wrote
 ) -> str:  # the part that is meant as its answer, stripped; may be empty
@@ -82,7 +82,7 @@ def _plain(text):
     text = re.sub(r"[*#$]+|(?<!\w)_+|_+(?!\w)", "", text)
     return re.sub("|".join(_FOREIGN), lambda m: _FOREIGN[m[0]], text).strip() if len(text) < 40 else text.strip()
 
-# %% ../nbs/api/22_answers.ipynb #2fc444af
+# %% ../nbs/api/22_answers.ipynb #ee3c3e10
 _FRACTION = r"(?:(?P<whole>\d+)\s+)?(?P<over>\d+)/(?P<under>\d+)"
 _DECIMAL = (
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|\d+|\.\d+)(?:[eE](?P<e>[-+]?\d+)|"
@@ -95,14 +95,15 @@ _NUMERAL = re.compile(
     re.I,
 )
 _NAMES_THING = re.compile(
-    r"\b(?:image|frame|step|picture|figure|fig\.|option|view|question|video|line|part)\s+#?\d+(?![\d.]*\d)|"
+    r"\b(?:image|frame|step|picture|figure|fig\.|option|view|question|video|line|part|point|object|room|"
+    r"camera)\s+#?\d+(?![\d.]*\d)|"
     r"^\s*\d+[.)]\s+(?=\S)",
     re.I | re.M,
 )
-_SUMS_UP = re.compile(r"\b(?:answer|result|total|sum|estimate[ds]?|therefore|thus|hence|so)\b|=", re.I)
+_SUMS_UP = re.compile(r"\b(?:answer|result|total|sum|estimate[ds]?|would say|guess|therefore|thus|hence|so)\b|=", re.I)
 _COUNTED_ONE = (
-    r"(?:\A|[=:,(-]|\b(?:is|are|has|have|be|see|only|just|exactly|about|minus|negative|and|or|to|point|hundred|"
-    r"thousand|ty|than|least|most|answer))\s*"
+    r"(?:\A|[=:,(-]|[a-z]{2,6}ty|\b(?:is|are|has|have|be|see|only|just|exactly|about|minus|negative|and|or|to|point|"
+    r"hundred|thousand|than|least|most|answer))\s*"
 )
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
@@ -122,7 +123,7 @@ def _digits(text):
     text = re.sub(r"(?i)\b(\d+) and (?:a|1) half\b", r"\1 1/2", text)
     return re.sub(r"(?i)\b(?:(?:a|1) )?half\b(?! of)", "1/2", text)
 
-
+# %% ../nbs/api/22_answers.ipynb #66ea8cec
 def _values(text):
     "the distinct finite numbers in `text`, in order"
     out = {}
@@ -150,7 +151,7 @@ def number(
     tries = [text] + ([text[said[-1] :]] if said else []) + ([last_line] if len(last_line.split()) <= 3 else [])
     return next((float(v[0]) for v in map(_values, tries) if len(v) == 1), None)
 
-# %% ../nbs/api/22_answers.ipynb #41e6fca1
+# %% ../nbs/api/22_answers.ipynb #fda02137
 _YES_NO = re.compile(r"\b(?P<yes>yes|yeah|yep|true|correct|right)\b|\b(?P<no>no|nope|false|incorrect|wrong)\b")
 _NO_VERDICT = re.compile(
     r"\b(?:yes (?:or|and|/) no|yes/no|true (?:or|/) false|true/false|no (?:idea|way|information|doubt|clear|one|"
@@ -161,17 +162,26 @@ _UNSURE = re.compile(
     r"\b(?:not sure|unsure|unclear|don't know|do not know|cannot|can't|unable|not (?:possible|enough)|impossible|"
     r"hard to)\b"
 )
-_ABSENT = re.compile(r"\A(?:there (?:is|are)|i (?:can )?see|the (?:image|scene|picture) (?:has|shows|contains)) no\b")
+_ABSENT = re.compile(
+    r"\A(?:there (?:is|are)|i (?:can )?see|(?:the |this )?(?:image|scene|picture) (?:has|shows|contains)) no\b|"
+    r"\Athere (?:isn't|aren't|is not|are not)\b"
+)
+_PRESENT = re.compile(
+    r"\A(?:yes, )?there (?:is|are) (?!no\b|not\b)(?!.*(?:\b(?:but|not|no|or|however)\b|n't|[.?]\s))", re.S
+)
 
-
+# %% ../nbs/api/22_answers.ipynb #b7373832
 def yes_no(
     text: str | None,  # what a model wrote
 ) -> bool | None:  # True for yes, False for no, None for neither or both
     "Whether `text` says yes"
     text = _NO_VERDICT.sub(" ", _plain(final(text)).lower())
-    text = re.sub(r"(?:\bnot|n't|\bis it) (?:true|correct|right)\b", " false ", text).strip(" .,:;!?\"'()[]{}-")
-    if _ABSENT.match(text):
+    text = re.sub(r"(?:\bnot|n't) (?:false|incorrect|wrong|no)\b", " true ", text)
+    text = re.sub(r"(?:\bnot|n't|\bis it) (?:true|correct|right|yes)\b", " false ", text).strip(" .,:;!?\"'()[]{}-")
+    if _ABSENT.match(text) or text == "n":
         return False
+    if _PRESENT.match(text) or text == "y":
+        return True
     said = []  # (position, verdict) of the first word, or of one that no noun follows: "no chair" is no verdict
     for m in _YES_NO.finditer(text):
         weak = m[0] in ("correct", "right", "incorrect", "wrong")
@@ -264,13 +274,14 @@ def _mentions(text, n, texts):
             out.append(new)
     return out
 
-# %% ../nbs/api/22_answers.ipynb #247c5252
+# %% ../nbs/api/22_answers.ipynb #60e7ded1
 _SIDE = re.compile(
     r"\b(?:compared\s+(?:to|with)|than|unlike|rather than|instead of|versus|vs|whereas|while|although|"
-    r"as opposed to|but not|in contrast to|"
-    r"different from|further from|excluding|except|nor)\b[^,;]*",
+    r"as opposed to|but not|in contrast to|different from|further from|excluding|except|nor)\b[^,;]*|"
+    r"\bfrom\s+(?:the\s+)?[\w-]+(?:\s+side[^,;.]{0,30}?)?\s+to\b",
     re.I,
 )
+_REASON = re.compile(r"\b(?:because|since|as (?=(?:the|it|box|point|image|picture|option)\b))\b[^,;]*", re.I)
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|never|neither|cannot be|rules? out|eliminates?|excludes?)|n't(?: be)?)\s+(?:be\s+|either\s+|"
     r"the\s+)?$",
@@ -292,7 +303,7 @@ def _sentences(text):
     text = re.sub(r":[ \t]*\n+\s*", ": ", text)
     return [s for s in re.split(r"(?<=[.!?])[\"')]*\s+(?=[\"'(\[A-Z-])|\n+", text) if s.strip()]
 
-
+# %% ../nbs/api/22_answers.ipynb #4e64a28a
 def _claims(sentence, n, texts):
     "the mentions that `sentence` claims: not denied, not only compared with, not listed side by side"
     main = _SIDE.sub(lambda m: " " * len(m[0]), sentence)
@@ -312,21 +323,24 @@ def _claims(sentence, n, texts):
 
 
 def _one(sentence, n, texts, cue=None):
-    "the one letter that `sentence` claims; of several, the subject of its `cue`, else the first after it"
+    "the one letter that `sentence` claims; of several, the subject of its `cue`, the first after it, or the one"
+    "without reasons"
     claims = _claims(sentence, n, texts)
     if len({m.letter for m in claims}) == 1:
         return claims[0].letter
-    if not claims or cue is None:
-        return None
-    *_, said = cue.finditer(sentence)
-    before = [m for m in claims if m.end <= said.start()]
-    is_cue = r"\W*(?:is|was|would be|should be|seems? to be|appears? to be|must be)\s+(?:\w+\s+){0,3}"
-    if before and re.fullmatch(is_cue, sentence[before[-1].end : said.start()]):
-        return before[-1].letter
-    after = [m for m in claims if m.start >= said.start()]
-    return after[0].letter if after else None
+    if claims and cue is not None:
+        *_, said = cue.finditer(sentence)
+        before = [m for m in claims if m.end <= said.start()]
+        is_cue = r"\W*(?:is|was|would be|should be|seems? to be|appears? to be|must be)\s+(?:\w+\s+){0,3}"
+        if before and re.fullmatch(is_cue, sentence[before[-1].end : said.start()]):
+            return before[-1].letter
+        after = [m for m in claims if m.start >= said.start()]
+        if after:
+            return after[0].letter
+    main = {m.letter for m in _claims(_REASON.sub(" ", sentence), n, texts)} if claims else ()
+    return main.pop() if len(main) == 1 else None
 
-# %% ../nbs/api/22_answers.ipynb #0f3a50c6
+# %% ../nbs/api/22_answers.ipynb #bad5b49d
 _DECLARES = re.compile(
     r"\b(?:answers?|correct|i(?:'d| would| will|'ll)?\s+(?:choose|select|pick|go with|say|opt for|guess)|"
     r"my (?:choice|pick|guess)|"
@@ -362,12 +376,14 @@ _REFUSES = re.compile(
     re.I,
 )
 
-
+# %% ../nbs/api/22_answers.ipynb #d01930c6
 def _whole(text, n, texts):
     bare = re.sub(r"[\s\"'()\[\]{}.,:;!<>-]+", " ", text).strip()
     if len(bare) == 1 and bare.isalpha():
         return bare.upper() if bare.upper() in _LETTERS[:n] else "?"
-    return _finder(n, texts)[1].get(_key(text))
+    quoted = _finder(n, texts)[1].get(_key(text))
+    small = re.fullmatch(rf"(?i:{_NOUN}) ([{_LETTERS[:n].lower()}])", bare)  # "picture b"
+    return quoted or (small and small[1].upper())
 
 
 def _alone(text, n, texts):
@@ -387,12 +403,12 @@ def _declared(text, n, texts):
         if found:
             return found
 
-
+# %% ../nbs/api/22_answers.ipynb #5e367ff4
 def _leading(text, n, texts):
     letters = _LETTERS[:n]
     m = re.match(
         rf"[\"']?(?i:option\s+|choice\s+|answer:?\s+)?(?:[(\[]\s*([A-Za-z])\s*[)\]]|([{letters}])(?:[.:;)]|"
-        rf",(?!\s*[A-Z]\b)|\s+-\s|\n)|([{letters.lower()}])[.)]\s)",
+        rf",(?!\s*[A-Z]\b)|\s+[-(]|\n)|([{letters.lower()}])[.)]\s)",
         text,
     )
     if m:
@@ -414,13 +430,16 @@ def _leading(text, n, texts):
 
 def _closing(text, n, texts):
     last = _sentences(text)[-1]
+    before, option = text[: text.rfind("\n") + 1], r"\s*[(\[]?([A-Z])[)\].:]"
+    if re.match(option, last) and re.match(option, before.strip().split("\n")[-1]):
+        return None  # the end of a list of options
     claims = _claims(last, n, texts)
     if len({m.letter for m in claims}) == 1 and len((last[: claims[0].start] + last[claims[-1].end :]).split()) <= 4:
         return claims[0].letter
     m = re.search(rf"[,:]\s+[\"'(\[]?([{_LETTERS[:n]}])[\"')\]]?[.!]?$", last)
     return m and m[1]
 
-
+# %% ../nbs/api/22_answers.ipynb #51dc6fd0
 def _argued(text, n, texts):
     every = _sentences(text)
     refusal = max((i for i, s in enumerate(every) if _REFUSES.search(s)), default=-1)
@@ -445,7 +464,7 @@ def _argued(text, n, texts):
         return last[-1].letter
     return next(filter(None, (_one(s, n, texts) for s in rest)), None)
 
-# %% ../nbs/api/22_answers.ipynb #0c79344e
+# %% ../nbs/api/22_answers.ipynb #fa8ee8dc
 def _worth(text, n, texts):
     "where every option is a number, the one that `text` counts to in words"
     worth = [number(t) for t in texts or ()]
@@ -453,7 +472,22 @@ def _worth(text, n, texts):
     return _LETTERS[worth.index(found)] if worth.count(found) == 1 else None
 
 
-_RULES = (_whole, _alone, _declared, _leading, _closing, _argued, _worth)
+@lru_cache(maxsize=4096)
+def _own_words(texts):
+    "what each option says that the others do not: `second` of `the second image`"
+    split = [_key(t).split() for t in texts]
+    own = [[w for w in words if sum(w in other for other in split) == 1 and len(w) > 1] for words in split]
+    return {words[0]: _LETTERS[i] for i, words in enumerate(own) if len(words) == 1}
+
+
+def _in_other_words(text, n, texts):
+    "where a short text has the own word of one option: `The second one.`"
+    words = re.findall(r"[\w-]+", text.lower())
+    found = {_own_words(texts)[w] for w in words if w in _own_words(texts)} if texts and len(words) <= 12 else ()
+    return next(iter(found)) if len(found) == 1 and not re.search(r"\b(?:not|neither|nor)\b|n't", text) else None
+
+
+_RULES = (_whole, _alone, _declared, _leading, _closing, _argued, _worth, _in_other_words)
 
 
 def _read_choice(text, options):
@@ -512,7 +546,7 @@ def named(
                 return None
     return None
 
-# %% ../nbs/api/22_answers.ipynb #70f81bbf
+# %% ../nbs/api/22_answers.ipynb #d2225ac4
 _CORNERS = (
     r"\(?\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?)\s*\)?\s*,\s*\(?\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?)\s*\)?"
 )
@@ -549,7 +583,7 @@ def _is_box(value):
         and all(type(o) in (int, float) and math.isfinite(o) for o in value)
     )
 
-
+# %% ../nbs/api/22_answers.ipynb #61ec4289
 def _walk(value, label=""):
     "every box inside a decoded `value`"
     if _is_box(value):
@@ -569,7 +603,7 @@ def _walk(value, label=""):
         for b in _walk(o, name or ("" if k in _NO_LABEL else str(k)))
     ]
 
-# %% ../nbs/api/22_answers.ipynb #3baed912
+# %% ../nbs/api/22_answers.ipynb #d66bc106
 def _spans(text):
     "the pieces of `text` that may be one JSON value, the likeliest first"
     yield from re.findall(r"```(?:json|python)?\s*\n?(.*?)(?:```|\Z)", text, re.S)[::-1]
@@ -611,7 +645,7 @@ def boxes(
     objects = [b for o in re.findall(r"\{[^{}]*\}", loose) for b in _quiet(o)]
     return objects or in_words or None
 
-
+# %% ../nbs/api/22_answers.ipynb #b301e3b6
 def _quiet(text):
     "boxes of one object, none when it cannot be read"
     try:
@@ -652,7 +686,7 @@ def _steps(piece):
         action = m["block"] + action[0].lower()
     return [action] * int(m["times"] or m["count"] or (2 if m["twice"] else 1))
 
-# %% ../nbs/api/22_answers.ipynb #3a0447d9
+# %% ../nbs/api/22_answers.ipynb #a98b5658
 def _runs(text):
     "every unbroken sequence of actions in `text`, and whether it was announced"
     runs, open_run = [], False
@@ -694,7 +728,7 @@ def _listed_actions(text):
         if all(isinstance(o, str) and o.strip() for o in value):
             return [o.strip().lower() if re.fullmatch(_DIRECTION, o.strip(), re.I) else o.strip() for o in value]
 
-
+# %% ../nbs/api/22_answers.ipynb #77a428f7
 def actions(
     text: str | None,  # what a model wrote
 ) -> list[str] | None:  # the actions in order; None when there is no plan

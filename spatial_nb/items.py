@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'LETTERS', 'read_image', 'picture_hash', 'Item', 'gold', 'Ga
            'messages', 'to_row', 'from_row', 'to_dataset', 'from_dataset', 'to_parquet', 'from_parquet', 'Selection',
            'mixture', 'shuffled', 'curriculum', 'content_id', 'Leakage', 'leakage']
 
-# %% ../nbs/api/20_items.ipynb #b15baea9
+# %% ../nbs/api/20_items.ipynb #47be7f33
 import base64
 import html
 import io
@@ -19,6 +19,7 @@ from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from .core import atomic, content_hash, nearest, rng
@@ -68,7 +69,7 @@ def picture_hash(
     "What `image` shows, pixel for pixel, in whatever file or mode it came."
     return content_hash([image.size, content_hash(np.asarray(image.convert("RGB")))])
 
-# %% ../nbs/api/20_items.ipynb #14e4cff3
+# %% ../nbs/api/20_items.ipynb #bd919a38
 KINDS = ("choice", "number", "yes_no", "text", "boxes", "actions")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -94,7 +95,7 @@ def _check_text(answer, options, images):
     if options and answer not in options:
         return "one of its options " + ", ".join(map(repr, options))
 
-
+# %% ../nbs/api/20_items.ipynb #4b3a89d4
 def _check_boxes(answer, options, images):
     shape = 'a list of {"bbox_2d": [x1, y1, x2, y2], "label": str} with x1 < x2 and y1 < y2'
     if not isinstance(answer, (list, tuple)) or not answer:
@@ -122,7 +123,7 @@ def _check_actions(answer, options, images):
 
 _CHECKS = dict(zip(KINDS, (_check_choice, _check_number, _check_yes_no, _check_text, _check_boxes, _check_actions)))
 
-# %% ../nbs/api/20_items.ipynb #5380064a
+# %% ../nbs/api/20_items.ipynb #c5f98a17
 @dataclass(frozen=True, eq=False, repr=False)
 class Item:
     "One question with its pictures and its gold answer."
@@ -173,20 +174,7 @@ class Item:
             raise bad("options", repr(self.options)[:80], "different texts, none of them empty")
         object.__setattr__(self, "options", list(self.options))
 
-    def __eq__(self, other):
-        if not isinstance(other, Item):
-            return NotImplemented
-        a, b = ({k: v for k, v in vars(o).items() if k != "images"} for o in (self, other))
-        return a == b and list(map(picture_hash, self.images)) == list(map(picture_hash, other.images))
-
-    def __hash__(self):
-        return hash(self.id)
-
-    def __repr__(self):
-        shown = f"{self.question!r} -> {str(self.answer)[:60]}"
-        return f"Item({self.id!r}, {self.kind}, pictures: {len(self.images)}, {shown})"
-
-
+# %% ../nbs/api/20_items.ipynb #468185b9
 def _plain_answer(answer, kind):
     "`answer` in plain Python types, so that it survives JSON."
     if kind == "yes_no":
@@ -198,6 +186,26 @@ def _plain_answer(answer, kind):
             {"bbox_2d": [_plain_answer(o, "number") for o in b["bbox_2d"]], "label": b.get("label", "")} for b in answer
         ]
     return list(answer) if kind == "actions" else answer
+
+# %% ../nbs/api/20_items.ipynb #5cf5a63b
+@patch
+def __eq__(self: Item, other):
+    "Equal fields, and pictures that show the same."
+    if not isinstance(other, Item):
+        return NotImplemented
+    a, b = ({k: v for k, v in vars(o).items() if k != "images"} for o in (self, other))
+    return a == b and list(map(picture_hash, self.images)) == list(map(picture_hash, other.images))
+
+
+@patch
+def __hash__(self: Item):
+    return hash(self.id)
+
+
+@patch
+def __repr__(self: Item):
+    shown = f"{self.question!r} -> {str(self.answer)[:60]}"
+    return f"Item({self.id!r}, {self.kind}, pictures: {len(self.images)}, {shown})"
 
 # %% ../nbs/api/20_items.ipynb #973ffa89
 def gold(
@@ -212,7 +220,7 @@ def gold(
         return f"```json\n{json.dumps(item.answer)}\n```"
     return json.dumps(item.answer) if item.kind == "actions" else item.answer
 
-# %% ../nbs/api/20_items.ipynb #f98bf171
+# %% ../nbs/api/20_items.ipynb #dfb98498
 def _thumbnail(item: Item, image: Image.Image, width: int) -> str:
     "An HTML picture at most `width` pixels wide, with the gold boxes where the item has them."
     shown = image.convert("RGB")
@@ -254,7 +262,7 @@ def _card(item: Item, width: int) -> str:
         f'<small style="opacity:.6">{kind} · {html.escape(item.id)}</small></div></div>'
     )
 
-
+# %% ../nbs/api/20_items.ipynb #ee72027b
 class Gallery:
     "Items side by side."
 
@@ -272,12 +280,10 @@ class Gallery:
         cards = "".join(_card(i, self.width) for i in self.items)
         return f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{cards}</div>'
 
-# %% ../nbs/api/20_items.ipynb #bac3bbc1
-def _item_html(self: Item) -> str:
+# %% ../nbs/api/20_items.ipynb #e333c084
+@patch
+def _repr_html_(self: Item):
     return _card(self, 320)
-
-
-Item._repr_html_ = _item_html
 
 # %% ../nbs/api/20_items.ipynb #fb4c68a9
 def options_text(
@@ -314,7 +320,7 @@ def messages(
     before = [{"role": "system", "content": [{"type": "text", "text": system}]}] if system else []
     return [*before, {"role": "user", "content": asked}]
 
-# %% ../nbs/api/20_items.ipynb #87f54f66
+# %% ../nbs/api/20_items.ipynb #17943859
 _COLUMNS = ("id", "question", "images", "answer", "kind", "options", "metadata")
 
 
@@ -347,7 +353,7 @@ def _no_json(value):
         return sorted(value) if isinstance(value, (set, frozenset)) else value.tolist()
     raise ValueError(f"metadata holds a {type(value).__name__}: {str(value)[:60]!r}, allowed: what JSON can hold")
 
-
+# %% ../nbs/api/20_items.ipynb #80ae6d71
 def from_row(
     row: Mapping,  # as `to_row` makes it; pictures may be Pillow images, paths or encoded bytes
 ) -> Item:
@@ -372,7 +378,7 @@ def _from_bytes(cell: Mapping, name: str) -> Image.Image:
     except UnidentifiedImageError as e:
         raise ValueError(f"row {name!r} has a picture that is not an image that Pillow reads") from e
 
-# %% ../nbs/api/20_items.ipynb #fc1def75
+# %% ../nbs/api/20_items.ipynb #2311aa73
 def _png(image: Image.Image) -> dict:
     "An encoded picture, as the `Image` column of a data set stores it."
     buffer = io.BytesIO()
@@ -411,7 +417,7 @@ def from_dataset(
         return {split: from_dataset(part) for split, part in dataset.items()}
     return [from_row(row) for row in dataset]
 
-
+# %% ../nbs/api/20_items.ipynb #0c300f34
 def to_parquet(
     items: Sequence[Item],
     path: str | Path,  # written aside, then renamed
@@ -442,7 +448,7 @@ def from_parquet(
         raise ValueError(f"{str(path)!r} is not a parquet file") from e
     return [from_row(row) for row in rows]
 
-# %% ../nbs/api/20_items.ipynb #1ccd7d29
+# %% ../nbs/api/20_items.ipynb #14f60741
 class Selection(Sequence):
     "Items of several lists in one order, made when they are asked for."
 
@@ -476,7 +482,7 @@ def _rounds(items: Sequence[Item], n: int, *key) -> list[int]:
         out += rng(*key, len(out)).permutation(len(items)).tolist()
     return out[:n]
 
-
+# %% ../nbs/api/20_items.ipynb #13afb62a
 def mixture(
     parts: Mapping[str, tuple[Sequence[Item], float]],  # name -> (items, share); shares need not add up to 1
     n: int,  # how many items
@@ -511,7 +517,7 @@ def curriculum(
     order = [(name, int(i)) for name, items in stages.items() for i in rng(*key, name).permutation(len(items))]
     return Selection(stages, order)
 
-# %% ../nbs/api/20_items.ipynb #bedf695b
+# %% ../nbs/api/20_items.ipynb #d118c267
 def content_id(
     item: Item,
 ) -> str:  # 16 hexadecimal digits
@@ -552,7 +558,7 @@ def _traces(items: Iterable[Item], pictures: bool) -> dict[str, dict[str, list[s
                 out[kind].setdefault(thing, []).append(item.id)
     return out
 
-
+# %% ../nbs/api/20_items.ipynb #07e4f8ae
 def leakage(
     train: Iterable[Item],
     evaluation: Iterable[Item],

@@ -115,7 +115,7 @@ def _plan_value(item: Item, plan: list[str], execute: Callable | None) -> float:
         raise ValueError(f"execute gives {value} for item {item.id!r}, allowed: 0 to 1")
     return value
 
-# %% ../nbs/api/23_scores.ipynb #6b6558c4
+# %% ../nbs/api/23_scores.ipynb #ceb5bd03
 @dataclass(frozen=True)
 class Score:
     "How one text did on one item."
@@ -144,7 +144,7 @@ def _parse(item: Item, text: str):
         return answers.named(text, item.options) if item.options else answers.phrase(text)
     return getattr(answers, item.kind)(text)
 
-
+# %% ../nbs/api/23_scores.ipynb #77f39814
 def score(
     item: Item,
     text: str | None,  # what the model wrote
@@ -176,7 +176,7 @@ def score(
     about = {k: None if item.metadata.get(k) is None else str(item.metadata[k]) for k in ("scene", "question_type")}
     return Score(value, parsed, text, item.answer, item.kind, item.id, **about)
 
-# %% ../nbs/api/23_scores.ipynb #901577d9
+# %% ../nbs/api/23_scores.ipynb #089824b8
 @dataclass(frozen=True)
 class Summary:
     "The mean of many scores and how sure it is."
@@ -211,7 +211,7 @@ def _numbers(scores: Sequence) -> np.ndarray:
         raise ValueError(f"score {int(np.argmin(np.isfinite(values)))} is not finite, allowed: numbers and None")
     return values
 
-
+# %% ../nbs/api/23_scores.ipynb #a09e0352
 def _groups(scores: Sequence, cluster: Sequence | None) -> np.ndarray:
     "For each score the number of its cluster, clusters in the order of their labels."
     if cluster is None:
@@ -251,7 +251,7 @@ def summarize(
     unparsed = np.mean([(s.parsed if isinstance(s, Score) else s) is None for s in scores])
     return Summary(mean, se, _bootstrap(values, groups, level, draws), n, k, float(unparsed), level)
 
-# %% ../nbs/api/23_scores.ipynb #6cc878bd
+# %% ../nbs/api/23_scores.ipynb #a50e5c49
 @dataclass(frozen=True)
 class Paired:
     "How much better the first of two was on the same items."
@@ -283,7 +283,7 @@ def _sign_flips(sums: np.ndarray, draws: int) -> float:
     signs = draw.integers(0, 2, (draws, k), dtype=np.int8) * 2 - 1
     return float((1 + np.sum(np.abs(signs @ np.sort(sums)) >= total - slack)) / (draws + 1))
 
-
+# %% ../nbs/api/23_scores.ipynb #1ef2297f
 def paired(
     a: Sequence[Score | float | None],
     b: Sequence[Score | float | None],  # of the same items in the same order
@@ -304,7 +304,7 @@ def paired(
     interval = _bootstrap(values, groups, level, max(draws // 5, 1))
     return Paired(float(values.mean()), interval, p, len(values), int(groups.max()) + 1, level)
 
-# %% ../nbs/api/23_scores.ipynb #146da705
+# %% ../nbs/api/23_scores.ipynb #aa075b60
 class Baseline(float):
     "The mean score of answering without looking, and the answers that reach it."
 
@@ -341,7 +341,7 @@ def _baseline(items: Sequence[Item], value_of: Callable[[list[Item]], tuple[floa
     mean = sum(v * len(types[name]) for name, (v, _) in got.items()) / sum(map(len, types.values()))
     return Baseline(mean, {k: t for k, (_, t) in got.items() if t is not None}, {k: v for k, (v, _) in got.items()})
 
-
+# %% ../nbs/api/23_scores.ipynb #13efd8d1
 def chance(
     items: Sequence[Item],
 ) -> Baseline:  # a float; .by_type has it by question type
