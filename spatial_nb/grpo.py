@@ -57,7 +57,7 @@ def perfect(item: Item) -> str:
     "A text that every reward of `REWARDS` pays in full."
     return f"<think>I look.</think><answer>{gold(item)}</answer>"
 
-# %% ../nbs/api/51_grpo.ipynb #b056e72b
+# %% ../nbs/api/51_grpo.ipynb #c5d196f6
 GARBAGE = "qxv zzkw ~~"
 
 
@@ -83,7 +83,7 @@ def check_rewards(
         raise ValueError("no reward can judge any item: there is nothing to learn from")
     return judged
 
-
+# %% ../nbs/api/51_grpo.ipynb #5d763f54
 def reward_of(rewards: dict[str, Reward], weights: dict[str, float], item: Item, text: str) -> float | None:
     "The weighted sum of what the rewards give, None where none of them can judge."
     got = [(weights.get(n, 1.0), r(item, text)) for n, r in rewards.items()]

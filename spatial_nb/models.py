@@ -343,12 +343,12 @@ def _resolve(path_or_name: str | Path) -> tuple[str, bool]:
         f"no model {str(path_or_name)!r}: allowed: 'tiny-vlm', a folder, or a hub id like Qwen/Qwen2.5-VL-3B-Instruct"
     )
 
-# %% ../nbs/api/40_models.ipynb #8f2bd636
+# %% ../nbs/api/40_models.ipynb #34ebf0a6
 def _one_line(error: BaseException) -> str:
     "The first line of an error, shortened."
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
-
+# %% ../nbs/api/40_models.ipynb #93fcdb79
 def load(
     path_or_name: str | Path = "tiny-vlm",  # what ships, a folder, or a hub id
     device: str = "auto",  # "auto": the GPU where there is one, else the CPU
@@ -410,7 +410,7 @@ def load_weights(
     model.load_state_dict(saved.state_dict())
     return vlm
 
-# %% ../nbs/api/40_models.ipynb #e6e09bd5
+# %% ../nbs/api/40_models.ipynb #92ef93eb
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -450,7 +450,7 @@ def lora(
         pass
     return Vlm(model.eval(), vlm.processor, f"{vlm.name}+lora{rank}")
 
-
+# %% ../nbs/api/40_models.ipynb #a014ac83
 def merge(vlm: Vlm) -> Vlm:
     "Add the adapter of `vlm` into the weights: an ordinary model again."
     return Vlm(vlm.model.merge_and_unload(), vlm.processor, vlm.name) if hasattr(vlm.model, "peft_config") else vlm
@@ -460,7 +460,7 @@ def adapter_off(vlm: Vlm):
     "A context in which `vlm` answers as its base does."
     return vlm.model.disable_adapter() if hasattr(vlm.model, "peft_config") else nullcontext()
 
-# %% ../nbs/api/40_models.ipynb #8a906b24
+# %% ../nbs/api/40_models.ipynb #4586474a
 def _segments(module, q, k, v, attention_mask=None, scaling=None, dropout=0.0, cu_seq_lens_q=None, **kw):
     "Attention within each segment (window or picture), all segments of one length in one call."
     if cu_seq_lens_q is None:
@@ -479,7 +479,7 @@ def _segments(module, q, k, v, attention_mask=None, scaling=None, dropout=0.0, c
 
 AttentionInterface.register("flash_segments", _segments)  # "flash" in the name: the tower then passes the segments
 
-
+# %% ../nbs/api/40_models.ipynb #14d93c3e
 @contextmanager
 def fast_vision(
     vlm: Vlm,  # any Qwen2.5-VL; elsewhere, and on a GPU, nothing changes
@@ -496,7 +496,7 @@ def fast_vision(
     finally:
         tower.config._attn_implementation = before
 
-# %% ../nbs/api/40_models.ipynb #5ed57f17
+# %% ../nbs/api/40_models.ipynb #e2a302c1
 @dataclass(frozen=True)
 class Features:
     "What the language model sees of one picture."
@@ -518,7 +518,7 @@ def _can_swap(vlm: Vlm) -> bool:
     "Whether features can stand in for pixels: Qwen2-VL and Qwen2.5-VL, where pictures enter in one place."
     return _plain(vlm.model).config.model_type in ("qwen2_vl", "qwen2_5_vl")
 
-
+# %% ../nbs/api/40_models.ipynb #73cd870d
 def eyes_hash(vlm: Vlm) -> str:
     "A hash of the vision tower, its adapter and the picture settings."
     ip = vlm.processor.image_processor
@@ -559,7 +559,7 @@ def encode_images(
                 cache[k] = Features(tuple(g), f.detach().cpu().clone())
     return [cache[k] for k in keys]
 
-# %% ../nbs/api/40_models.ipynb #28f15072
+# %% ../nbs/api/40_models.ipynb #26e55dd4
 def stand_in(
     index: int,  # position among the features, below 2**24
 ) -> Image.Image:
@@ -593,7 +593,7 @@ def _swapped_processor(image_processor, features: Sequence[Features]):
 
     return _altered(image_processor, __call__=call, preprocess_indices=preprocess_indices, fetch_images=fetch_images)
 
-
+# %% ../nbs/api/40_models.ipynb #f2a28888
 @contextmanager
 def seeing(
     vlm: Vlm,
@@ -695,7 +695,7 @@ def _write(vlm: Vlm, inputs: dict, max_new_tokens: int, temperature: float, seed
     lengths = [int(s.int().argmax()) + 1 if s.any() else len(s) for s in stops]
     return [tok.decode(r[:n], skip_special_tokens=True) for r, n in zip(new, lengths, strict=True)], lengths
 
-# %% ../nbs/api/40_models.ipynb #cd8c7837
+# %% ../nbs/api/40_models.ipynb #91a94222
 def complete(
     vlm: Vlm,
     items: Sequence[Item],
@@ -717,7 +717,7 @@ def complete(
     how = (max_new_tokens, batch_size, temperature, system, prompt, seed, skip, share and _can_swap(vlm), cache)
     return _complete(vlm, items, *how)
 
-
+# %% ../nbs/api/40_models.ipynb #99935829
 def _complete(vlm, items, max_new_tokens, batch_size, temperature, system, prompt, seed, skip, share, cache):
     "The batches of `complete`."
     for start in range(0, len(items), GROUP):

@@ -143,66 +143,17 @@ def shared_start(
         )
     return n
 
-# %% ../nbs/api/50_sft.ipynb #00f37bb6
-class Collate:
-    "Packs of rows to one padded batch; labels on answers only. Pictures as features where known, else as pixels."
-
-    def __init__(self, vlm: Vlm, rows: Rows, packs: list[list[int]]):
-        self.vlm, self.rows, self.packs = vlm, rows, packs
-
-    def __call__(self, batch: list[dict]) -> dict[str, torch.Tensor]:
-        packs = [[self.rows.rows[i] for i in self.packs[b["pack"]]] for b in batch]
-        shown = [p for rows in packs for p in rows[0].pictures]
-        pixels = self._pixels(shown) if shown else {}
-        if all(len(rows) == 1 for rows in packs):
-            out = self._padded([rows[0] for rows in packs])
-            if shown:
-                out["mm_token_type_ids"] = (out["input_ids"] == self.vlm.processor.image_token_id).int()
-        else:
-            out = self._packed(packs, pixels.get("image_grid_thw"))
-        return out | dict(pixels)
-
-    def _pixels(self, shown: list[int]):
-        ip = self.vlm.processor.image_processor
-        if self.rows.features is not None:
-            return ip.preprocess_indices(shown)
-        return ip([self.rows.images[p].convert("RGB") for p in shown], return_tensors="pt")
-
-    def _padded(self, rows: list[Row]) -> dict[str, torch.Tensor]:
-        width = max(map(len, rows))
-        ids = torch.full((len(rows), width), self.vlm.tokenizer.pad_token_id)
-        labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
-        for i, r in enumerate(rows):
-            ids[i, : len(r)] = torch.tensor(r.prompt + r.answer)
-            labels[i, len(r.prompt) : len(r)] = torch.tensor(r.answer)
-            mask[i, : len(r)] = 1
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-    def _packed(self, packs: list[list[Row]], grids: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        mark = self.vlm.processor.image_token_id
-        starts = [shared_start(rows, mark) for rows in packs]
-        width = max(n + sum(len(r) - n for r in rows) for n, rows in zip(starts, packs, strict=True))
-        ids = torch.full((len(packs), width), self.vlm.tokenizer.pad_token_id)
-        labels = torch.full_like(ids, -100)
-        places = torch.zeros(3, len(packs), width, dtype=torch.long)
-        sees = torch.eye(width, dtype=torch.bool).repeat(len(packs), 1, 1, 1)  # padding sees itself: no row is empty
-        at = 0
-        for b, (n, rows) in enumerate(zip(starts, packs, strict=True)):
-            k = len(rows[0].pictures)
-            start = torch.tensor([rows[0].prompt[:n]])
-            places[:, b, :n] = _positions(self.vlm, start, grids[at : at + k] if k else None)
-            ids[b, :n], end, after = start, n, int(places[:, b, :n].max()) + 1
-            sees[b, 0, :n, :n] = torch.ones(n, n, dtype=torch.bool).tril()
-            at += k
-            for r in rows:
-                own, stop = r.prompt[n:] + r.answer, end + len(r) - n
-                ids[b, end:stop] = torch.tensor(own)
-                labels[b, stop - len(r.answer) : stop] = torch.tensor(r.answer)
-                places[:, b, end:stop] = torch.arange(after, after + len(own))
-                sees[b, 0, end:stop, :n] = True
-                sees[b, 0, end:stop, end:stop] = torch.ones(len(own), len(own), dtype=torch.bool).tril()
-                end = stop
-        return {"input_ids": ids, "attention_mask": sees, "labels": labels, "position_ids": places}
+# %% ../nbs/api/50_sft.ipynb #19959f15
+def _padded(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+    "Rows side by side, filled up on the right."
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+    for i, r in enumerate(rows):
+        ids[i, : len(r)] = torch.tensor(r.prompt + r.answer)
+        labels[i, len(r.prompt) : len(r)] = torch.tensor(r.answer)
+        mask[i, : len(r)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def _positions(vlm: Vlm, ids: torch.Tensor, grids: torch.Tensor | None) -> torch.Tensor:
@@ -213,7 +164,58 @@ def _positions(vlm: Vlm, ids: torch.Tensor, grids: torch.Tensor | None) -> torch
     kinds = (ids == vlm.processor.image_token_id).int()
     return model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grids)[0][:, 0]
 
-# %% ../nbs/api/50_sft.ipynb #e1fcde9a
+# %% ../nbs/api/50_sft.ipynb #6680b871
+def _packed(vlm: Vlm, packs: list[list[Row]], grids: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    "Packs side by side: who sees whom as a mask of its own, and the positions that each row would have alone."
+    starts = [shared_start(rows, vlm.processor.image_token_id) for rows in packs]
+    width = max(n + sum(len(r) - n for r in rows) for n, rows in zip(starts, packs, strict=True))
+    ids = torch.full((len(packs), width), vlm.tokenizer.pad_token_id)
+    labels = torch.full_like(ids, -100)
+    places = torch.zeros(3, len(packs), width, dtype=torch.long)
+    sees = torch.eye(width, dtype=torch.bool).repeat(len(packs), 1, 1, 1)  # padding sees itself: no row is empty
+    at = 0
+    for b, (n, rows) in enumerate(zip(starts, packs, strict=True)):
+        k = len(rows[0].pictures)
+        start = torch.tensor([rows[0].prompt[:n]])
+        places[:, b, :n] = _positions(vlm, start, grids[at : at + k] if k else None)
+        ids[b, :n], end, after = start, n, int(places[:, b, :n].max()) + 1
+        sees[b, 0, :n, :n] = torch.ones(n, n, dtype=torch.bool).tril()
+        at += k
+        for r in rows:
+            own, stop = r.prompt[n:] + r.answer, end + len(r) - n
+            ids[b, end:stop] = torch.tensor(own)
+            labels[b, stop - len(r.answer) : stop] = torch.tensor(r.answer)
+            places[:, b, end:stop] = torch.arange(after, after + len(own))
+            sees[b, 0, end:stop, :n] = True
+            sees[b, 0, end:stop, end:stop] = torch.ones(len(own), len(own), dtype=torch.bool).tril()
+            end = stop
+    return {"input_ids": ids, "attention_mask": sees, "labels": labels, "position_ids": places}
+
+# %% ../nbs/api/50_sft.ipynb #f5686f36
+class Collate:
+    "Packs of rows to one batch; labels on answers only. Pictures as features where known, else as pixels."
+
+    def __init__(self, vlm: Vlm, rows: Rows, packs: list[list[int]]):
+        self.vlm, self.rows, self.packs = vlm, rows, packs
+
+    def __call__(self, batch: list[dict]) -> dict[str, torch.Tensor]:
+        packs = [[self.rows.rows[i] for i in self.packs[b["pack"]]] for b in batch]
+        shown = [p for rows in packs for p in rows[0].pictures]
+        pixels = self._pixels(shown) if shown else {}
+        if any(len(rows) > 1 for rows in packs):
+            return _packed(self.vlm, packs, pixels.get("image_grid_thw")) | dict(pixels)
+        out = _padded([rows[0] for rows in packs], self.vlm.tokenizer.pad_token_id)
+        if shown:
+            out["mm_token_type_ids"] = (out["input_ids"] == self.vlm.processor.image_token_id).int()
+        return out | dict(pixels)
+
+    def _pixels(self, shown: list[int]):
+        ip = self.vlm.processor.image_processor
+        if self.rows.features is not None:
+            return ip.preprocess_indices(shown)
+        return ip([self.rows.images[p].convert("RGB") for p in shown], return_tensors="pt")
+
+# %% ../nbs/api/50_sft.ipynb #65a265e1
 @dataclass
 class Plan:
     "What a training run is about to do."
@@ -248,7 +250,7 @@ class Plan:
         ]  # fmt: skip
         return "\n".join(f"- {line}" for line in lines)
 
-
+# %% ../nbs/api/50_sft.ipynb #9865d912
 def token_counts(rows: Sequence[Row]) -> dict[str, int]:
     "Smallest, median, largest and total number of tokens."
     n = sorted(len(r) for r in rows)
@@ -265,7 +267,7 @@ def _show(obj) -> None:
     if get_ipython() is not None:
         display(obj)
 
-# %% ../nbs/api/50_sft.ipynb #9a166785
+# %% ../nbs/api/50_sft.ipynb #1c8a3443
 def _differences(there: dict, here: dict, prefix: str = "") -> list[str]:
     "What differs between two lineages, as `name: there -> here`."
     out = []
@@ -300,7 +302,7 @@ def first_lineage(method: str, parent: Vlm, rows: Rows, seed: int, params: dict)
     data = {"parent": parent.hash, "parent_name": parent.name, "data": rows.hash, "dtype": str(parent.dtype)}
     return data | {"method": method, "seed": seed, "params": params}
 
-
+# %% ../nbs/api/50_sft.ipynb #1c4c3e9b
 def find_checkpoint(
     out: Path,  # a run's folder
     lineage: dict,  # of the run that is to go on
@@ -325,7 +327,7 @@ def own_random_state():
     random.setstate(states[0])
     np.random.set_state(states[1])
 
-# %% ../nbs/api/50_sft.ipynb #739fef75
+# %% ../nbs/api/50_sft.ipynb #e163bb80
 def _callback(lineage: dict, steps: int, desc: str):
     "Writes the lineage into each checkpoint, last, and moves the bar."
     from transformers import TrainerCallback
@@ -348,7 +350,7 @@ def _callback(lineage: dict, steps: int, desc: str):
 
     return Keeper()
 
-
+# %% ../nbs/api/50_sft.ipynb #7119b12b
 @dataclass
 class Trained:
     "What a training run gave."
@@ -363,6 +365,9 @@ class Trained:
     def losses(self) -> list[float]:
         return [h["loss"] for h in self.history if "loss" in h]
 
+    def __repr__(self) -> str:
+        return f"Trained({self.plan.method}: {len(self.history)} steps, {self.vlm})"
+
     def _repr_markdown_(self) -> str:
         keys = ("reward", "reward_std", "kl") if "reward" in self.history[0] else ("loss", "mean_token_accuracy")
         keys = [k for k in keys if k in self.history[0]]
@@ -376,7 +381,7 @@ class Trained:
         head = f"**{self.plan.method}** `{self.lineage['parent']}` -> `{self.lineage['model']}`\n\n"
         return head + f"| step | {' | '.join(keys)} |\n|" + "---|" * (len(keys) + 1) + f"\n{body}"
 
-# %% ../nbs/api/50_sft.ipynb #c129917e
+# %% ../nbs/api/50_sft.ipynb #28769f04
 def _finished(vlm: Vlm, out: Path, lineage: dict, plan: Plan) -> Trained | None:
     "The result in `out`, its weights put into `vlm`, or None."
     if not (out / "model" / "lineage.json").is_file():
@@ -390,7 +395,7 @@ def _finished(vlm: Vlm, out: Path, lineage: dict, plan: Plan) -> Trained | None:
         )
     return Trained(vlm, out / "model", read_json(out / "history.json"), saved, plan)
 
-
+# %% ../nbs/api/50_sft.ipynb #e4c319a3
 def run_trainer(
     vlm: Vlm,  # trained in place
     make: Callable,  # () -> a transformers trainer, called within the context of features
@@ -436,7 +441,7 @@ def run_trainer(
         shutil.rmtree(folder, ignore_errors=True)
     return Trained(vlm, out / "model", read_json(out / "history.json"), lineage, plan)
 
-
+# %% ../nbs/api/50_sft.ipynb #ca94538a
 def clean(vlm: Vlm) -> None:
     "Undo what trainers leave on a model: their forward, gradient checkpointing, training mode."
     base = vlm.model.get_base_model() if hasattr(vlm.model, "peft_config") else vlm.model
