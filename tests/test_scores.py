@@ -1,4 +1,4 @@
-"""What the notebook of `scores` cannot hold: many golds of every kind, other processes, the original metric bit for bit."""
+"""What the notebook of `scores` cannot hold: golds of every kind, other processes, the original metric bit for bit."""
 
 import math
 import subprocess
