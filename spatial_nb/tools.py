@@ -7,7 +7,7 @@ __all__ = ['PICTURE', 'CELL', 'GROUPS', 'LABEL', 'Detection', 'detector_net', 'v
            'detector_loss', 'train_detector', 'decode', 'save_detector', 'load_detector', 'detect', 'open_picture',
            'match', 'detection_counts']
 
-# %% ../nbs/api/24_tools.ipynb #a2c59367
+# %% ../nbs/api/24_tools.ipynb #643485ca
 import json
 import math
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .core import append_jsonl, atomic, content_hash, progress, rng, shipped
+from .geometry import project
 from .scenes import ATTRIBUTES
 
 # %% ../nbs/api/24_tools.ipynb #0c27a344
@@ -91,7 +92,7 @@ def detector_net(
     "A detector at random weights."
     return _net_class()(width, tuple(dilations))
 
-# %% ../nbs/api/24_tools.ipynb #f2ea6037
+# %% ../nbs/api/24_tools.ipynb #d37907d2
 LABEL = ("x", "y", "x0", "y0", "x1", "y1", *GROUPS)  # columns of a label row
 
 
@@ -101,7 +102,6 @@ def view_labels(
     most: int = 10,  # rows; unused ones are -1
 ) -> np.ndarray:  # float32 (most, 10): the columns of `LABEL`
     "What a detector should say about a rendered picture."
-
     centres, _ = project(scene.camera.resized((view.rgb.shape[1], view.rgb.shape[0])), scene.positions)
     boxes = view.boxes()
     rows = np.full((most, len(LABEL)), -1, np.float32)
