@@ -111,7 +111,7 @@ def _cells(entry: Mapping) -> list[dict]:
         raise ValueError(f"claim {entry['id']}: a rule for {missing[0]!r}, which is no cell of it")
     return made
 
-# %% ../nbs/api/61_claims.ipynb #f7373601
+# %% ../nbs/api/61_claims.ipynb #9727f515
 class Claims(list):
     "All claims in their order, with the papers that they come from and the stages that are still to come."
 
@@ -138,7 +138,7 @@ class Claims(list):
     def _repr_html_(self):
         return self.counts()._repr_html_()
 
-
+# %% ../nbs/api/61_claims.ipynb #85c67296
 def read_claims(
     path: str | Path | None = None,  # None: the list that ships
 ) -> Claims:

@@ -75,7 +75,7 @@ class Drawn:
         plt.close(self.figure)  # else the notebook shows it a second time
         return held.getvalue()
 
-# %% ../nbs/api/60_figures.ipynb #e4d2eb2d
+# %% ../nbs/api/60_figures.ipynb #12b05494
 BASELINES = ("chance", "constant", "best_constant", "majority")  # how a metric may name what guessing gives
 
 
@@ -113,7 +113,7 @@ def metrics_table(
     columns = "stage metric what arm target on sort unit mean low high n seeds baseline values".split()
     return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"})
 
-
+# %% ../nbs/api/60_figures.ipynb #f373ed51
 def stage_table(
     records: Mapping[str, Mapping],  # by stage
 ) -> pd.DataFrame:  # one row a stage

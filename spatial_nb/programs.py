@@ -31,7 +31,7 @@ from spatial_nb.scenes import (
     visible_pixels,
 )
 
-# %% ../nbs/api/13_programs.ipynb #bbd6d63e
+# %% ../nbs/api/13_programs.ipynb #c89dfb79
 class Program(list):
     "A list of nodes in CLEVR's format that one adds to; it shows itself as nested calls."
 
@@ -66,7 +66,7 @@ class Program(list):
     def _repr_markdown_(self):
         return f"`{self}`"
 
-
+# %% ../nbs/api/13_programs.ipynb #011ab357
 def program_text(
     program: Sequence[Mapping],  # nodes in CLEVR's format
 ) -> str:  # e.g. query_color(unique(filter_shape[cube](scene())))
@@ -87,11 +87,11 @@ def _name(node) -> str:
 def _words(node) -> list:
     return node.get("value_inputs") or node.get("side_inputs") or []
 
-# %% ../nbs/api/13_programs.ipynb #7d09f886
+# %% ../nbs/api/13_programs.ipynb #6fcd69c3
 class Undefined(ValueError):
     "The program has no answer in this scene."
 
-
+# %% ../nbs/api/13_programs.ipynb #1fc15e2e
 class World:
     "Objects as attribute mappings, and the scene they are in if there is one."
 

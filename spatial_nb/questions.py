@@ -81,7 +81,7 @@ class Names:
         k = _ORDER.index(without) if without else None
         return [n for n in self.of[i] if len(self.fits[n]) == 1 and (k is None or n[k] is None)]
 
-# %% ../nbs/api/14_questions.ipynb #f10f19bc
+# %% ../nbs/api/14_questions.ipynb #f254d704
 @dataclass(frozen=True)
 class Kind:
     "A kind of question."
@@ -114,7 +114,7 @@ def _kind(name, item, *texts, **variants):
 
     return register
 
-
+# %% ../nbs/api/14_questions.ipynb #49f3079d
 class _Asker:
     "One scene, its names and the random numbers."
 
@@ -221,7 +221,7 @@ def _describe_scene(a):
     p.add("list_of", p.add("scene"), values=(attribute,))
     return Draft(p, {}, attribute)
 
-# %% ../nbs/api/14_questions.ipynb #10ce4abc
+# %% ../nbs/api/14_questions.ipynb #85aae3ca
 @cache
 def _binomial(n, k) -> tuple[float, ...]:  # P(c of n objects fit a phrase that 1 of k fits), c = 0..n
     return tuple(comb(n, c) * (1 / k) ** c * (1 - 1 / k) ** (n - c) for c in range(n + 1))
@@ -250,7 +250,7 @@ def _tie(n, k) -> float:
     ties = sum(comb(n, c) * comb(n - c, c) * (1 / k) ** (2 * c) * (1 - 2 / k) ** (n - 2 * c) for c in range(n // 2 + 1))
     return (ties - none) / (1 - none)
 
-
+# %% ../nbs/api/14_questions.ipynb #983dd79b
 @_kind(
     "compare_integer", "yes_no", greater_than=("Are there more {as} than {bs}?",),
     less_than=("Are there fewer {as} than {bs}?",),
@@ -336,7 +336,7 @@ def _all(a):
     p.add("equal_integer", fit, p.add("count", some))
     return Draft(p, {"as": name, "word": word}, "shape" if attribute == "shape" else "are")
 
-# %% ../nbs/api/14_questions.ipynb #dcf4066b
+# %% ../nbs/api/14_questions.ipynb #e3f1af0e
 RELATIONS = dict(
     left=("left of", "to the left of"),
     right=("right of", "to the right of"),
@@ -374,7 +374,7 @@ def _relate_query(a):
     p.add(f"query_{attribute}", p.one(_words_of(name), there))
     return Draft(p, dict(a=name, b=ref, rel=a.pick(RELATIONS[relation]), attr=attribute), objects=(j,))
 
-
+# %% ../nbs/api/14_questions.ipynb #ab9f29fa
 @_kind("relate_count", "number", "How many {as} do you see {rel} the {b}?", "Count the {as} {rel} the {b}.")
 def _relate_count(a):
     if not (found := a.named()):
@@ -390,7 +390,7 @@ def _relate_count(a):
     p.add("count", p.objects(_words_of(name), p.add("relate", p.one(_words_of(ref)), values=(relation,))))
     return Draft(p, {"as": name, "b": ref, "rel": a.pick(RELATIONS[relation])}, objects=(j,))
 
-# %% ../nbs/api/14_questions.ipynb #1ac6d384
+# %% ../nbs/api/14_questions.ipynb #56f0b97c
 _FURTHEST = dict(
     left="furthest to the left",
     right="furthest to the right",
@@ -426,7 +426,7 @@ def _nearest(a):
     p.add(f"query_{attribute}", which)
     return Draft(p, dict(a=name, b=ref, attr=attribute), objects=(j,))
 
-
+# %% ../nbs/api/14_questions.ipynb #70d821ee
 @_kind(
     "between", "yes_no", "Is the {c} between the {a} and the {b}?", "Does the {c} stand between the {a} and the {b}?"
 )
@@ -532,11 +532,13 @@ def _boxes(a):
 SEE = ("query_color", "query_shape", "query_material", "query_size", "exist", "describe", "describe_scene")
 SPATIAL = tuple(k for k in KINDS if k not in SEE)
 
-# %% ../nbs/api/14_questions.ipynb #a8c38b24
+# %% ../nbs/api/14_questions.ipynb #652c105a
 SYNONYMS = dict(
     cube=("block",), sphere=("ball",), large=("big",), small=("tiny",), metal=("shiny", "metallic"), rubber=("matte",),
     thing=("object", "item"),
 )  # fmt: skip
+
+
 LETTERS = "ABCDEFGH"
 
 
@@ -567,7 +569,7 @@ def _question(a, kind, synonyms) -> Question | None:
         answer = LETTERS[list(draft.options).index(value)]
     return Question(text, draft.program, value, answer, spec.item, kind, options, tuple(draft.objects))
 
-
+# %% ../nbs/api/14_questions.ipynb #c79e4050
 def _ask(world, rng, kinds, n, synonyms) -> list[Question]:
     for k in kinds:
         if k not in KINDS:

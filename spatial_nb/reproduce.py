@@ -282,7 +282,7 @@ def reasons(job: Job) -> list[str]:  # empty: it is up to date
         return ["its record was changed by something else"]
     return _changes(receipt["depends"], _depends(job))
 
-# %% ../nbs/api/70_reproduce.ipynb #b0d243d8
+# %% ../nbs/api/70_reproduce.ipynb #ca48bff1
 class _Ticker:
     "One line of progress on the terminal while a stage runs."
 
@@ -320,7 +320,7 @@ class _Ticker:
         self.stream.write("\r\033[K" if self.stream.isatty() else "")
         self.bar.unlink(missing_ok=True)
 
-
+# %% ../nbs/api/70_reproduce.ipynb #98514a0a
 def _register_engine(show) -> str:
     "Papermill's own engine, which calls `show(cell, cells)` before each cell; return the name it is registered by."
     from papermill.engines import NBClientEngine, papermill_engines
@@ -737,7 +737,7 @@ def show_dry_run(jobs: list[Job], force: bool = False) -> None:
     free = shutil.disk_usage(root()).free / 1e9
     print(f"To run: {hours:.2f} hours expected, {disk:g} MB of disk ({free:.0f} GB free). All parameters are valid.")
 
-# %% ../nbs/api/70_reproduce.ipynb #6cd38fb4
+# %% ../nbs/api/70_reproduce.ipynb #2580ff23
 COMMANDS = {  # name -> ("module:function", what it does)
     "reproduce": ("spatial_nb.reproduce:reproduce_command", "run the stages that are not up to date"),
     "status": ("spatial_nb.reproduce:status_command", "say what is up to date, stale, failed or has never run"),
@@ -780,7 +780,7 @@ def reproduce_command(
         print("Not published, since values were set by hand: --publish does it all the same.")
     return int(any(r.state in ("failed", "skipped") for r in results))
 
-
+# %% ../nbs/api/70_reproduce.ipynb #b235302b
 def status_command(
     words: list[str],  # the arguments after `spatial-nb status`
 ) -> int:  # exit code

@@ -274,7 +274,7 @@ def split_of(
     h = int(content_hash(canonical(form) if isinstance(form, Scene) else form), 16) % sum(shares)
     return "train" if h < shares[0] else "validation" if h < shares[0] + shares[1] else "test"
 
-# %% ../nbs/api/10_scenes.ipynb #ec9a722e
+# %% ../nbs/api/10_scenes.ipynb #bf550b32
 _REACH = {
     "cube": 1.35,
     "sphere": 1.0,
@@ -306,7 +306,7 @@ def _draw(rng, name, n) -> list[str]:
 def _scene(words, camera, name):
     return Scene([Object(**dict(zip(words, row))) for row in zip(*words.values())], camera, name)
 
-
+# %% ../nbs/api/10_scenes.ipynb #9656cc34
 def sample_scene(
     rng: np.random.Generator,
     n: int | None = None,  # objects; None: uniform in 3..10

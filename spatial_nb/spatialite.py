@@ -118,7 +118,7 @@ def simulation(
     lines = [f"{h}: {' '.join(s.colors)}, {q.face} {s[q.face]}" for h, s in zip(heads, q.states, strict=True)]
     return "\n".join((*lines, sentence(q)))
 
-# %% ../nbs/api/32_spatialite.ipynb #53241114
+# %% ../nbs/api/32_spatialite.ipynb #885d66b7
 @dataclass(frozen=True)
 class Simulation:
     "What a step-by-step text claims."
@@ -132,16 +132,20 @@ class Simulation:
 
 
 _COLOR, _FACE = "|".join(COLORS), "|".join(FACES)
+
+
 _LINE = re.compile(
     rf"(?:(start)|([a-z]) ({'|'.join(ROLLS)})): ((?:{_COLOR})(?: (?:{_COLOR})){{5}}), ({_FACE}) ({_COLOR})"
 )
+
+
 _LAST = re.compile(rf"The ({_FACE}) face is ({_COLOR})\.")
 
 
 def _bad_line(i: int, why: str) -> ValueError:
     return ValueError(f"line {i + 1} of a simulation {why}")
 
-
+# %% ../nbs/api/32_spatialite.ipynb #37c90998
 def read_simulation(
     text: str,  # in the format of `simulation`, nothing before or after it
 ) -> Simulation:

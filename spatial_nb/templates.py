@@ -57,8 +57,10 @@ def load_templates(
         raise FileNotFoundError(f"no question templates in {folder}, wants files such as zero_hop.json")
     return out
 
-# %% ../nbs/api/15_templates.ipynb #58369c2a
+# %% ../nbs/api/15_templates.ipynb #082dbb81
 _SLOT_ORDER = dict(Size=0, Color=1, Material=2, Shape=3)  # in a name
+
+
 _STEPS = ("relate", "filter", "unique", "count", "exist")
 
 
@@ -77,7 +79,7 @@ def _names_at(objects, at, names, allowed, rng):
                          for v, ok in zip(ATTRIBUTES.values(), allowed)) for _ in range(4)]  # fmt: skip
     return options
 
-
+# %% ../nbs/api/15_templates.ipynb #c9889bf2
 def _fill(template, world, names, rng) -> tuple[Program, dict] | None:
     "One random walk through the template's nodes: a program and what stands in the slots."
     pick = lambda options: options[int(rng.random() * len(options))]
