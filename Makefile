@@ -43,8 +43,9 @@ library: env
 unit: env
 	@$(BIN)/python -m pytest -q -m "not slow"
 
+# A bar that is still there when its cell ends would be saved with the outputs.
 notebooks: env
-	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN --ExecutePreprocessor.extra_arguments=--log-level=ERROR $(NB)
+	@SPATIAL_NB_PROGRESS=/dev/null $(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN --ExecutePreprocessor.extra_arguments=--log-level=ERROR $(NB)
 	@for nb in $(NB); do $(BIN)/nbdev_clean --fname $$nb; done
 
 readme: env

@@ -453,7 +453,7 @@ def clean(vlm: Vlm) -> None:
             vlm.model.delete_adapter(name)
     vlm.model.eval()
 
-# %% ../nbs/api/50_sft.ipynb #9756efd7
+# %% ../nbs/api/50_sft.ipynb #126a7607
 def prepare(
     vlm: Vlm,
     rows: Rows,  # gets the features of its pictures, where the tower is frozen
@@ -474,6 +474,7 @@ def prepare(
             p.requires_grad_(not (freeze_vision and ".visual." in f".{name}"))
     if freeze_vision and rows.images:
         rows.features = encode_images(vlm, rows.images, cache, bar="pictures")
+        rows.images = [None] * len(rows.images)  # half a megabyte each that nothing looks at any more
     return vlm
 
 

@@ -161,7 +161,14 @@ def test_packed_questions_lose_what_they_lose_alone():
 
 def test_features_and_pixels_of_a_frozen_tower_train_alike(tmp_path, monkeypatch):
     a = sft.train(fresh(), SEEN, tmp_path / "features", **SFT)
-    monkeypatch.setattr(sft, "encode_images", lambda *args, **kwargs: None)  # no features: the tower runs each time
+    real = sft.prepare
+
+    def without_features(vlm, rows, *args):
+        pictures, vlm = list(rows.images), real(vlm, rows, *args)
+        rows.features, rows.images = None, pictures  # the tower, frozen as it is, runs each time
+        return vlm
+
+    monkeypatch.setattr(sft, "prepare", without_features)
     b = sft.train(fresh(), SEEN, tmp_path / "pixels", **SFT)
     np.testing.assert_allclose(a.losses, b.losses, rtol=1e-4)
 
