@@ -564,7 +564,7 @@ def publish(job: Job) -> list[Path]:  # what was written
     written += _put(place / job.record.name, text.encode())
     return written + _put(job.stage.path, published_notebook(job.stage.path, job.notebook).encode())
 
-# %% ../nbs/api/70_reproduce.ipynb #4d0cb1dc
+# %% ../nbs/api/70_reproduce.ipynb #39451c88
 PUBLISHED_PROFILES = ("small",)  # what they make is committed, unless values were set by hand
 
 
@@ -572,6 +572,11 @@ def _need_extra(*modules: str) -> None:
     "Say how to install what running stages needs and the base install lacks."
     if missing := [m for m in modules if find_spec(m) is None]:
         raise ValueError(f'running stages needs {missing[0]}: pip install "spatial_nb[notebooks]"')
+
+
+def _missing(job: Job) -> list[str]:
+    "What `job` reads of that which ships, and is not there."
+    return [name for name in job.stage.reads if not name.startswith("external/") and not input_path(name).exists()]
 
 
 def run_jobs(
@@ -582,18 +587,22 @@ def run_jobs(
     say=partial(print, flush=True),  # where reports go
 ) -> list[Result]:
     "Run the jobs that are not up to date."
-    results, broken = [], {}
+    results, broken, idle = [], {}, {}  # stages that have failed, or that lack something: name -> why
     for i, job in enumerate(jobs):
-        if bad := [n for n in job.stage.needs if n in broken]:
-            broken[job.name] = broken[bad[0]]
-            result = Result(job, "skipped", f"because {broken[job.name]} failed")
+        without = broken if job.stage.last else broken | idle  # the last one shows what there is
+        if bad := [n for n in job.stage.needs if n in without]:
+            result = Result(job, "skipped", f"because {without[bad[0]]}")
+            (broken if bad[0] in broken else idle)[job.name] = without[bad[0]]
         elif not force and not (why := reasons(job)):
             result = Result.of(job, "up to date")
+        elif missing := _missing(job):
+            result = Result(job, "skipped", f"data/{missing[0]} is not there")
+            idle[job.name] = result.text
         else:
             say(f"{job.name}: {'forced' if force else '; '.join(why[:3])}{' ...' if not force and why[3:] else ''}")
             result = run_job(job, f"[{i + 1}/{len(jobs)}] {job.name}", force, keep_work)
         if result.state == "failed":
-            broken[job.name] = job.name
+            broken[job.name] = f"{job.name} failed"
             say(result.report)
         elif publishing and result.record is not None:
             for path in publish(job):
@@ -621,7 +630,7 @@ def reproduce(
     finally:
         lock.release(force=True)
 
-# %% ../nbs/api/70_reproduce.ipynb #c2d9e106
+# %% ../nbs/api/70_reproduce.ipynb #c17cf5f1
 def _show_table(title: str, columns: dict[str, dict], rows: list[list[str]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -656,8 +665,9 @@ def show_results(results: list[Result]) -> None:
     profile = results[0].job.values["profile"]
     columns = {"stage": {"no_wrap": True}, "verdict": {}, "seconds": {"justify": "right"}}
     _show_table(f"profile {profile}", columns | {"main figure": {}, "executed notebook": {}}, rows)
-    if all(r.state == "up to date" for r in results):
-        print(f"Nothing has changed: {len(results)} of {len(results)} stages are up to date.")
+    current = sum(r.state == "up to date" for r in results)
+    if all(r.state in ("up to date", "skipped") for r in results):
+        print(f"Nothing has changed: {current} of {len(results)} stages are up to date.")
 
 # %% ../nbs/api/70_reproduce.ipynb #db479d89
 def published_state(job: Job) -> str:
@@ -737,7 +747,7 @@ def show_dry_run(jobs: list[Job], force: bool = False) -> None:
     free = shutil.disk_usage(root()).free / 1e9
     print(f"To run: {hours:.2f} hours expected, {disk:g} MB of disk ({free:.0f} GB free). All parameters are valid.")
 
-# %% ../nbs/api/70_reproduce.ipynb #2580ff23
+# %% ../nbs/api/70_reproduce.ipynb #8f179493
 COMMANDS = {  # name -> ("module:function", what it does)
     "reproduce": ("spatial_nb.reproduce:reproduce_command", "run the stages that are not up to date"),
     "status": ("spatial_nb.reproduce:status_command", "say what is up to date, stale, failed or has never run"),
@@ -778,7 +788,7 @@ def reproduce_command(
     show_results(results)
     if a.set and a.profile in PUBLISHED_PROFILES and not a.publish:
         print("Not published, since values were set by hand: --publish does it all the same.")
-    return int(any(r.state in ("failed", "skipped") for r in results))
+    return int(any(r.state == "failed" for r in results))
 
 # %% ../nbs/api/70_reproduce.ipynb #b235302b
 def status_command(

@@ -259,6 +259,18 @@ def test_a_failed_stage_takes_only_its_dependents_along(clone, in_process, capsy
     assert run() == 0 and in_process[2:] == ["00_first", "90_last"]
 
 
+def test_a_stage_without_its_shipped_input_is_skipped_and_those_that_do_without_it_run(clone, in_process, capsys):
+    edit(clone / "nbs/stages/00_first.ipynb", "words.txt", "weights")
+    edit(clone / "nbs/stages/10_other.ipynb", "globals())", "globals(), needs=['00_first'])")
+    edit(clone / "nbs/stages/90_last.ipynb", 'run.records()[\\"00_first\\"]', "{'metrics': {'value': {'mean': 1}}}")
+    assert run() == 0 and in_process == ["90_last"]
+    shown = capsys.readouterr().out
+    assert "skipped: data/weights is not there" in shown and "skipped: because data/weights is not there" in shown
+    assert run() == 0 and "Nothing has changed: 1 of 3 stages are up to date." in capsys.readouterr().out
+    (clone / "data/weights").write_text("here they are")
+    assert run() == 0 and in_process[1:] == ["00_first", "10_other", "90_last"]
+
+
 def test_status_and_second_run_import_no_torch_and_no_papermill_in_under_five_seconds(clone, in_process):
     assert run() == 0
     code = """import sys; from spatial_nb.reproduce import main
