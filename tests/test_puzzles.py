@@ -39,7 +39,7 @@ def test_a_solution_reaches_the_goal_and_no_shorter_one_exists(puzzle, start):
 
 def test_rolling_agrees_with_reasoning_gym():
     """reasoning-gym turns a named side to the top; that is a roll away from that side (two for the bottom)."""
-    gym = pytest.importorskip("reasoning_gym", reason="reasoning-gym==0.1.25 is not installed (extra: dev)")
+    gym = pytest.importorskip("reasoning_gym", reason="wants pip install reasoning-gym==0.1.25")
     items = gym.create_dataset("color_cube_rotation", seed=7, size=200, min_rotations=1, max_rotations=20)
     for item in items:
         m = item["metadata"]
