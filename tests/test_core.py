@@ -112,7 +112,8 @@ def test_a_folder_is_replaced_whole(tmp_path):
 
 
 def test_root_is_the_clone_around_and_an_error_names_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.delenv("SPATIAL_NB_ROOT", raising=False)
+    for name in ("SPATIAL_NB_ROOT", "SPATIAL_NB_DATA"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / "settings.ini").write_text("[DEFAULT]\nlib_name = spatial_nb\n")
     (tmp_path / "nbs").mkdir()
     monkeypatch.chdir(tmp_path / "nbs")
