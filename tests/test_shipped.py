@@ -1,0 +1,72 @@
+"""What ships: the tiny model loads as any checkpoint does, is small, sees, and does not know what the stages teach."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from spatial_nb.core import shipped
+from spatial_nb.scores import best_constant, score
+
+pytest.importorskip("torch")
+
+
+def place(name):
+    try:
+        return shipped(name)
+    except FileNotFoundError as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    from spatial_nb import models
+
+    return models.load(place("tiny-vlm"))
+
+
+def ask(vlm, items):
+    from spatial_nb.models import generate
+
+    return [score(i, t).value for i, t in zip(items, generate(vlm, items, max_new_tokens=24), strict=True)]
+
+
+@pytest.mark.parametrize("name, most", [("detector", 4_000_000), ("tiny-vlm", 16_000_000)])
+def test_weights_that_ship_are_small_and_have_a_card(name, most):
+    folder = place(name)
+    assert sum(f.stat().st_size for f in folder.glob("*.safetensors")) <= most
+    assert not [f for f in folder.rglob("*") if f.suffix in (".bin", ".pt", ".pkl", ".pth")]
+    assert "license: apache-2.0" in (folder / "README.md").read_text()
+
+
+def test_the_tiny_model_loads_with_the_plain_classes_of_transformers():
+    code = (
+        "import spatial_nb.models; from transformers import AutoModelForImageTextToText as M, AutoProcessor as P; "
+        f"m = M.from_pretrained({str(place('tiny-vlm'))!r}); p = P.from_pretrained({str(place('tiny-vlm'))!r}); "
+        "print(type(m).__name__, type(p).__name__, sum(x.numel() for x in m.parameters()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == ["Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"]
+    assert 1_000_000 < int(said[2]) <= 4_000_000
+
+
+def test_the_record_is_of_the_weights_that_ship(vlm):
+    lineage = json.loads((place("tiny-vlm") / "lineage.json").read_text())
+    assert lineage["model"] == vlm.hash
+
+
+def test_it_sees_pictures_that_no_record_has_seen(vlm):
+    from spatial_nb import clevr
+
+    items = list(clevr.dataset("test", 4711, 56, per_scene=14))
+    values = ask(vlm, items)
+    assert sum(values) / len(values) > 0.85, "far below what its record says"
+
+
+def test_it_does_not_know_what_the_stages_teach(vlm):
+    from spatial_nb import clevr
+
+    items = list(clevr.dataset("test", 4711, 30, ["distance", "direction", "boxes"], per_scene=15))
+    values = ask(vlm, items)
+    assert sum(values) / len(values) < float(best_constant(items)) + 0.25
