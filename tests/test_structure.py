@@ -55,6 +55,8 @@ def test_outputs_hold_no_errors_and_no_paths_of_a_machine(path):
 
 @each_notebook
 def test_notebook_was_saved_with_outputs(path):
+    if path in STAGES and not list((ROOT / "data" / "records").glob(f"*/{path.stem}.json")):
+        pytest.skip("not published yet: its outputs come with its record")
     shown = [c for c in cells(path, "code") if not re.search(r"^#\|\s*(export|hide|default_exp)", c["source"], re.M)]
     assert len(shown) <= 4 or any(c["outputs"] for c in shown), "a reader sees no result: run it and save"
 
