@@ -112,12 +112,13 @@ def evaluate(
         known = _matching(path, keys)
     return [known[i] for i in ids]
 
-# %% ../nbs/api/41_bench.ipynb #ba415ba8
+# %% ../nbs/api/41_bench.ipynb #d76a522a
 def score(
     rows: Iterable[Mapping] | str | Path,  # what `evaluate` gave, or its file
     items: Sequence[Item],
     variant: str | None = None,  # in a file that holds several
     model: str | None = None,  # hash or name, in a file that holds several
+    **how,  # as for `scores.score`
 ) -> list[Score]:  # in the order of `items`
     "Score the answers in `rows` against the gold of `items`."
     place = str(rows) if isinstance(rows, (str, Path)) else "the rows"
@@ -135,7 +136,7 @@ def score(
             raise ValueError(
                 f"{place}: item {item.id!r} " + ("has changed since it was answered" if changed else "has no answer")
             )
-    return [_scores.score(item, fits[str(item.id)]["text"]) for item in items]
+    return [_scores.score(item, fits[str(item.id)]["text"], **how) for item in items]
 
 # %% ../nbs/api/41_bench.ipynb #e13223e8
 def _baseline_rows(items: Sequence[Item], of: Sequence[str], **how) -> dict[str, _scores.Baseline]:

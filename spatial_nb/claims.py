@@ -18,7 +18,7 @@ import yaml
 
 from .core import nearest, seed_interval, shipped
 
-# %% ../nbs/api/61_claims.ipynb #7a4c8a2a
+# %% ../nbs/api/61_claims.ipynb #65687ca0
 KINDS = {"result": "measured by the authors", "count": "the size of something", "setting": "chosen by the authors"}
 MARKS = {
     "verified": "read in the paper, its code or its figures",
@@ -26,7 +26,7 @@ MARKS = {
     "read-off": "from the axis of a figure",
     "inferred": "follows from other numbers",
 }
-RULE = ("metric", "minus", "control", "direction")
+RULE = ("metric", "minus", "control", "direction", "ours")
 SHARES = ("%", "points")  # in these units the records hold shares, the papers per cent
 
 
@@ -189,7 +189,7 @@ def audit(
                              off=c.value - again, agrees=fits))  # fmt: skip
     return pd.DataFrame(rows).set_index("id")
 
-# %% ../nbs/api/61_claims.ipynb #27ac7489
+# %% ../nbs/api/61_claims.ipynb #b3cec019
 REPRODUCED, DIRECTION, NOT, NOT_RUN = VERDICTS = (
     "reproduced",
     "direction reproduced (small scale)",
@@ -203,20 +203,21 @@ def effect(
     metrics: Mapping,  # of a record
     name: str,  # the metric
     minus: str | None = None,  # the metric that is taken off it
-) -> dict:  # mean, interval, n, seeds
+) -> dict:  # mean, interval, n, seeds, values
     "The metric `name`, or its difference to `minus`: by seed where both have the same seeds."
     a = metrics[name]
     if minus is None:
-        return {k: a[k] for k in ("mean", "interval", "n", "seeds")}
-    b, interval = metrics[minus], None
+        return {k: a[k] for k in ("mean", "interval", "n", "seeds", "values")}
+    b, interval, values = metrics[minus], None, []
     if a["seeds"] == b["seeds"] and len(a["values"]) == len(b["values"]) > 1:
-        interval = seed_interval(np.subtract(a["values"], b["values"]))
+        values = [x - y for x, y in zip(a["values"], b["values"], strict=True)]
+        interval = seed_interval(values)
     elif a["interval"] and b["interval"]:  # as if they were independent
         half = np.hypot(*(np.diff(m["interval"])[0] / 2 for m in (a, b)))
         interval = a["mean"] - b["mean"] - half, a["mean"] - b["mean"] + half
-    return {"mean": a["mean"] - b["mean"], "interval": interval, "n": a["n"], "seeds": a["seeds"]}
+    return {"mean": a["mean"] - b["mean"], "interval": interval, "n": a["n"], "seeds": a["seeds"], "values": values}
 
-# %% ../nbs/api/61_claims.ipynb #204a3d72
+# %% ../nbs/api/61_claims.ipynb #2dbf96e7
 def _scaled(e: Mapping, unit: str) -> tuple[float, float, float]:
     "Mean and ends of the interval of an effect, in `unit`; NaN where there is no interval."
     scale = 100 if unit in SHARES else 1
@@ -253,19 +254,26 @@ def judge(
         found["control"] = rule["control"]
         ends = _scaled(effects[rule["control"]], claim.unit)
         found |= dict(zip(("control_ours", "control_low", "control_high"), ends, strict=True))
-    if record["profile"] == "paper":
-        fits = abs(found["ours"] - claim.value) <= claim.tolerance
+    paper, ours = record["profile"] == "paper", rule.get("ours", False)
+    if paper and ours:
         return found | {
-            "verdict": REPRODUCED if fits else NOT,
-            "why": f"{why}, wants {claim.value} ± {claim.tolerance}",
+            "verdict": NOT_RUN,
+            "why": f"{why}; on questions of our own, the paper's number is about others",
         }
-    if "direction" not in rule:
+    if not paper and "direction" not in rule:
         return found | {"verdict": NOT_RUN, "why": f"{why}; can only be judged at the paper's scale"}
-    if seeds < MIN_SEEDS or not all(e["interval"] for e in effects.values()):
-        return found | {"verdict": NOT_RUN, "why": f"{why}; {seeds} seed(s), wants {MIN_SEEDS} and an interval"}
-    right = [e["interval"][0] > 0 if rule["direction"] == ">0" else e["interval"][1] < 0 for e in effects.values()]
-    side = "above" if rule["direction"] == ">0" else "below"
-    return found | {"verdict": DIRECTION if all(right) else NOT, "why": f"{why}; wanted {side} 0"}
+    right, wanted = True, []
+    if "direction" in rule:
+        if seeds < MIN_SEEDS or not all(e["interval"] for e in effects.values()):
+            return found | {"verdict": NOT_RUN, "why": f"{why}; {seeds} seed(s), wants {MIN_SEEDS} and an interval"}
+        sign = 1 if rule["direction"] == ">0" else -1
+        right = all(min(sign * x for x in (*e["interval"], *e["values"])) > 0 for e in effects.values())
+        wanted.append(f"{'above' if sign > 0 else 'below'} 0")
+    if paper:
+        right = right and abs(found["ours"] - claim.value) <= claim.tolerance
+        wanted.append(f"{claim.value} ± {claim.tolerance}")
+    verdict = (REPRODUCED if paper else DIRECTION) if right else NOT
+    return found | {"verdict": verdict, "why": f"{why}; wanted {' and '.join(wanted)}"}
 
 # %% ../nbs/api/61_claims.ipynb #70d2573f
 _COLUMNS = """paper source what kind mark value unit ours low high n seeds verdict why

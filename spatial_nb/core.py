@@ -8,7 +8,7 @@ __all__ = ['PACKAGES', 'rng', 'content_hash', 'nearest', 'root', 'data_root', 'p
            'code_hashes', 'read_declaration', 'input_path', 'input_hash', 'scrub', 'seed_interval', 'versions',
            'git_state', 'Record', 'read_record', 'hold', 'Run', 'Picture']
 
-# %% ../nbs/api/00_core.ipynb #6ef6c7c0
+# %% ../nbs/api/00_core.ipynb #7ac49c63
 import ast
 import gzip
 import hashlib
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from difflib import get_close_matches
@@ -725,7 +725,7 @@ class Run:
         self._mark = {"key": key, "earlier": self.earlier, "started": self.started}
         write_json(mark, self._mark)
 
-# %% ../nbs/api/00_core.ipynb #3c39db4e
+# %% ../nbs/api/00_core.ipynb #03207fdc
 @patch
 def records(self: Run) -> dict[str, Record]:
     "The records of the stages named in `needs`, of this profile, by stage."
@@ -746,7 +746,7 @@ def metric(
     values: float | Iterable[float] | None = None,  # one value, or one per seed
     *,
     mean: float | None = None,  # where it is not the mean of `values`
-    interval: tuple[float, float] | None = None,  # 95 %; of several seeds' values: Student's t unless given
+    interval: tuple[float, float] | None = None,  # 95 %, then say over="pictures"; else Student's t over the seeds
     n: int | None = None,  # how many items each value is the mean of
     seeds: Iterable[int] | None = None,  # default: the run's
     **info,  # whatever else belongs to this number: unit="m", chance=0.25
@@ -761,7 +761,8 @@ def metric(
     seeds = list(seeds if seeds is not None else self.seeds)
     if len(values) > 1 and len(seeds) != len(values):
         raise ValueError(f"metric {name!r} has {len(values)} values for seeds {seeds}, wants one per seed")
-    interval = interval if interval is not None else seed_interval(values)
+    if interval is None and (interval := seed_interval(values)) is not None:
+        info = {"over": "seeds"} | info
     said = {"mean": float(mean), "interval": list(map(float, interval)) if interval is not None else None, "n": n}
     self._said["metrics"][name] = said | {"seeds": seeds, "values": values or [float(mean)]} | info
     return self._said["metrics"][name]
@@ -836,15 +837,19 @@ def figure(
     self._said["figures"][name] = f"figures/{stem}.png"
     return Picture(png)
 
-# %% ../nbs/api/00_core.ipynb #04131cf6
+# %% ../nbs/api/00_core.ipynb #64232d24
 @patch
 def completions(
     self: Run,
     name: str,  # what they are, e.g. "rendered-seed0"
-    path: str | Path,  # JSONL
+    rows: str | Path | Sequence[Mapping],  # JSONL, or its rows
 ) -> None:
-    "Name a file of completions: publishing copies it, so that every metric can be computed again without a model."
-    self._said["completions"][name] = Path(path)
+    "Keep completions that metrics were computed from: publishing copies them, so that one can compute them again."
+    if isinstance(rows, (str, Path)):
+        self._said["completions"][name] = Path(rows)
+    else:
+        self._said["completions"][name] = self.dir / "completions" / f"{name}.jsonl"
+        write_jsonl(self._said["completions"][name], rows)
 
 
 @patch

@@ -132,7 +132,7 @@ def stage_table(
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("stage")
 
-# %% ../nbs/api/60_figures.ipynb #e3948d6a
+# %% ../nbs/api/60_figures.ipynb #b3cea9f2
 def _panel(part: pd.DataFrame, kind: str) -> tuple[str, str, pd.DataFrame]:
     "`part` with what is a row and what a mark in its panel: (title, sort, table)."
     sort, target = part.sort.iloc[0], part.target.str.cat(part.on, sep=", ").str.strip(", ")
@@ -151,7 +151,8 @@ def _groups(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     asked = shown.groupby("on").what.transform("nunique")
     is_set = shown.on.isin(list(SETS)) | ((asked > 1) & (shown.on != ""))  # else it only completes the name
     kinds = np.select([shown.sort == "difference", shown.arm != "", is_set], ["differences", "arms", "sets"], "alone")
-    panels = [_panel(part, kind) for kind, part in shown.groupby(kinds, sort=False)]
+    apart = np.where(kinds == "arms", shown.what, "")  # two things measured of the same arms on the same sets
+    panels = [_panel(part, kind) for (kind, _), part in shown.groupby([kinds, apart], sort=False)]
     return sorted(panels, key=lambda p: (p[1] == "difference", -len(p[2])))
 
 # %% ../nbs/api/60_figures.ipynb #ca4a46f5

@@ -220,7 +220,7 @@ def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
     miss = -(want * log).sum(-1).mean(0) + torch.special.xlogy(want, want).sum(-1)
     return (miss * weights[i]).sum() / weights[i].sum()
 
-# %% ../nbs/api/54_grounding.ipynb #e97ab7f4
+# %% ../nbs/api/54_grounding.ipynb #3c86495a
 def grounding_loss(
     lm: nn.Module,
     seen: torch.Tensor,  # (tokens, hidden) of one picture
@@ -231,7 +231,7 @@ def grounding_loss(
     places: nn.Linear,  # reads the row and the column of a token
     point: float = 1.0,  # weight of looking at objects
     gather: float = 0.5,  # weight of looking at the words that name them
-    place: float = 0.25,  # weight of each token's place
+    place: float = 0.1,  # weight of each token's place
 ) -> torch.Tensor:
     "Cross entropy of answers (each by the root of its length), of where to look, and of where a token of a picture is."
     pack, heads = _pack(branches, pad), lm.config.num_attention_heads // 2
@@ -297,7 +297,7 @@ def fold(
         last.bias.copy_(bridge.weight @ last.bias + bridge.bias)
         last.weight.copy_(bridge.weight @ last.weight)
 
-# %% ../nbs/api/54_grounding.ipynb #172aeee7
+# %% ../nbs/api/54_grounding.ipynb #1a3d9cbd
 def train_grounding(
     vlm: Vlm,  # its language model is trained in place, and the tower's last layer gets the bridge
     bridge: nn.Linear,  # from `start_language`
@@ -313,7 +313,7 @@ def train_grounding(
     noise: float = 0.1,  # on the features, in their standard deviations
     point: float = 1.0,  # weight of looking at objects
     gather: float = 0.5,  # weight of looking at the words that name them
-    place: float = 0.25,  # weight of each token's place
+    place: float = 0.1,  # weight of each token's place
     seed: int = 0,
     save_every: int = 100,  # steps
     workers: int = 2,  # threads; the result is the same

@@ -7,7 +7,7 @@ __all__ = ['Row', 'Rows', 'answer_ids', 'tokenize', 'make_packs', 'shared_start'
            'first_lineage', 'find_checkpoint', 'own_random_state', 'Trained', 'run_trainer', 'clean', 'prepare',
            'common_arguments', 'folder_for', 'train']
 
-# %% ../nbs/api/50_sft.ipynb #7aae7c3c
+# %% ../nbs/api/50_sft.ipynb #9fd91595
 import json
 import os
 import random
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from .core import content_hash, progress, read_json, rng, write_json
+from .fit import MuonAdamW
 from .items import Item, gold, messages, picture_hash
 from spatial_nb.models import (
     Features,
@@ -503,14 +504,23 @@ def folder_for(out: str | Path) -> Path:
         raise OSError(f"cannot write into {out}: {e.strerror}") from None
     return out
 
-# %% ../nbs/api/50_sft.ipynb #8d5e33de
-def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict) -> Callable:
+# %% ../nbs/api/50_sft.ipynb #8a69fd9c
+def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict, muon: float) -> Callable:
     "A function that makes TRL's trainer."
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    def optimizer():
+        if not muon:
+            return None
+        trained = [(n, p) for n, p in vlm.model.named_parameters() if p.requires_grad]
+        inside = lambda n, p: "language_model.layers." in n and p.ndim == 2
+        matrices, rest = ([p for n, p in trained if inside(n, p) == of] for of in (True, False))
+        return MuonAdamW(matrices, rest, arguments["learning_rate"], muon, arguments["weight_decay"])
+
     def make():
         trainer = SFTTrainer(
+            optimizers=(optimizer(), None),
             model=vlm.model,
             args=SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
             data_collator=Collate(vlm, rows, packs),
@@ -522,7 +532,7 @@ def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict) -> Cal
 
     return make
 
-# %% ../nbs/api/50_sft.ipynb #b59621ae
+# %% ../nbs/api/50_sft.ipynb #d91f90ad
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -542,6 +552,7 @@ def train(
     schedule: str = "cosine",  # any of transformers' schedules: linear, constant, constant_with_warmup, ...
     warmup: float = 0.1,  # share of the steps
     weight_decay: float = 0.0,
+    muon: float = 0.0,  # peak rate of Muon on the matrices of the language layers; 0: AdamW for all, as in every paper
     clip: float = 1.0,  # largest gradient norm
     seed: int = 0,
     save_every: int = 100,  # steps between checkpoints
@@ -566,4 +577,6 @@ def train(
     arguments |= dict(
         per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, weight_decay=weight_decay
     )
-    return run_trainer(vlm, _maker(vlm, rows, packs, arguments), rows, out, lineage, plan, callbacks)
+    if muon and lora_rank:
+        raise ValueError(f"{muon=} with {lora_rank=}: Muon is for full matrices, allowed is one of the two")
+    return run_trainer(vlm, _maker(vlm, rows, packs, arguments, muon), rows, out, lineage, plan, callbacks)
