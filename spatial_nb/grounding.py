@@ -137,7 +137,7 @@ def _places(lm, before: int, grid: tuple[int, int], longest: int):
     k = before + n
     return (cos[:k], sin[:k]), (cos[k:], sin[k:])
 
-# %% ../nbs/api/54_grounding.ipynb #0b068ed7
+# %% ../nbs/api/54_grounding.ipynb #1869c756
 def _layer(layer, H, xp, xt, places, mask, last):
     "One layer: the picture attends to itself, each question to the picture and itself."
     (cp, sp), (ct, st), d, (K, T, _), P = *places, xp.shape[1], xt.shape, len(xp)
@@ -160,7 +160,7 @@ def _layer(layer, H, xp, xt, places, mask, last):
         op = F.scaled_dot_product_attention(qp[None], kp[None], vp[None], is_causal=True)[0]
         xp = xp + a.o_proj(op.transpose(0, 1).reshape(P, d))
         xp = xp + layer.mlp(norm(layer.post_attention_layernorm, xp))
-    return xp, xt, scores, hp
+    return xp, xt, scores
 
 
 def answer_logits(
@@ -169,18 +169,17 @@ def answer_logits(
     grid: tuple[int, int],  # its rows and columns of tokens
     before: Sequence[int],  # token ids before the picture
     pack: _Pack,
-) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:  # (answer tokens, vocabulary), and see below
-    """Logits of the answers, and for each layer two things.
-
-    Scores of attention (heads, questions, longest, keys) over the picture with what is around it, then the question's
-    own tokens; and what the layer reads of the picture (tokens, hidden)."""
+    layers: Sequence[int] = (),  # whose scores are wanted
+) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:  # (answer tokens, vocabulary); (heads, questions, longest, keys)
+    "Logits of the answers; scores of attention over the picture with what is around it, and the question's own tokens."
     E = lm.embed_tokens.weight
     xp, xt = torch.cat([E[torch.tensor(before)], seen]), E[pack.ids]
-    places, logs = _places(lm, len(before), grid, pack.ids.shape[1]), []
+    places, logs = _places(lm, len(before), grid, pack.ids.shape[1]), {}
     for i, layer in enumerate(lm.layers):
         last = i + 1 == len(lm.layers)
-        xp, xt, scores, hp = _layer(layer, lm.config.num_attention_heads, xp, xt, places, pack.mask, last)
-        logs.append((scores, hp[len(before) :]))
+        xp, xt, scores = _layer(layer, lm.config.num_attention_heads, xp, xt, places, pack.mask, last)
+        if i in layers:
+            logs[i] = scores
     return F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T, logs
 
 # %% ../nbs/api/54_grounding.ipynb #46c2b54c
@@ -220,7 +219,7 @@ def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
     miss = -(want * log).sum(-1).mean(0) + torch.special.xlogy(want, want).sum(-1)
     return (miss * weights[i]).sum() / weights[i].sum()
 
-# %% ../nbs/api/54_grounding.ipynb #3c86495a
+# %% ../nbs/api/54_grounding.ipynb #e6259003
 def grounding_loss(
     lm: nn.Module,
     seen: torch.Tensor,  # (tokens, hidden) of one picture
@@ -228,25 +227,18 @@ def grounding_loss(
     before: Sequence[int],  # token ids before the picture
     branches: Sequence[_Branch],
     pad: int,  # any token id
-    places: nn.Linear,  # reads the row and the column of a token
     point: float = 1.0,  # weight of looking at objects
     gather: float = 0.5,  # weight of looking at the words that name them
-    place: float = 0.1,  # weight of each token's place
 ) -> torch.Tensor:
-    "Cross entropy of answers (each by the root of its length), of where to look, and of where a token of a picture is."
+    "Cross entropy of the answers, and of where to look. A question counts by the root of its answer's length."
     pack, heads = _pack(branches, pad), lm.config.num_attention_heads // 2
-    logits, layers = answer_logits(lm, seen, found.shape, before, pack)
-    scores, picture = [s for s, _ in layers], layers[POINT][1]
+    logits, scores = answer_logits(lm, seen, found.shape, before, pack, (GATHER, POINT))
     lengths = torch.tensor([float(len(b.answer)) for b in branches])
     each = lengths.rsqrt().repeat_interleave(lengths.long())
     loss = (F.cross_entropy(logits, pack.labels, reduction="none") * each).sum() / each.sum()
     pointing, gathering = _targets(branches, found, len(before), scores[POINT].shape[-1])
     loss = loss + point * _looking(scores[POINT], pointing, heads, lengths.rsqrt())
-    loss = loss + gather * _looking(scores[GATHER], gathering, heads, lengths.rsqrt())
-    rows, columns = np.indices(found.shape).reshape(2, -1)
-    row, column = places(picture).split(found.shape, -1)
-    where = F.cross_entropy(row, torch.from_numpy(rows)) + F.cross_entropy(column, torch.from_numpy(columns))
-    return loss + place * where
+    return loss + gather * _looking(scores[GATHER], gathering, heads, lengths.rsqrt())
 
 # %% ../nbs/api/54_grounding.ipynb #511b1616
 def start_language(
@@ -297,7 +289,7 @@ def fold(
         last.bias.copy_(bridge.weight @ last.bias + bridge.bias)
         last.weight.copy_(bridge.weight @ last.weight)
 
-# %% ../nbs/api/54_grounding.ipynb #1a3d9cbd
+# %% ../nbs/api/54_grounding.ipynb #bab70b00
 def train_grounding(
     vlm: Vlm,  # its language model is trained in place, and the tower's last layer gets the bridge
     bridge: nn.Linear,  # from `start_language`
@@ -313,7 +305,6 @@ def train_grounding(
     noise: float = 0.1,  # on the features, in their standard deviations
     point: float = 1.0,  # weight of looking at objects
     gather: float = 0.5,  # weight of looking at the words that name them
-    place: float = 0.1,  # weight of each token's place
     seed: int = 0,
     save_every: int = 100,  # steps
     workers: int = 2,  # threads; the result is the same
@@ -328,23 +319,20 @@ def train_grounding(
     def drawn(step, k):
         "A function that gives the loss of the k-th picture of a step."
 
-        def loss(lm, bridge, places):
+        def loss(lm, bridge):
             random = rng("grounding", seed, step, k)
             i = int(random.integers(len(found)))
             x = torch.from_numpy(np.asarray(features[i], np.float32))
             x = x + noise * scale * torch.from_numpy(random.standard_normal(x.shape, np.float32))
             rows = [branch(vlm, a, known) for a in ask(i, random)]
-            weights = dict(point=point, gather=gather, place=place)
-            return grounding_loss(lm, bridge(x), found[i], before, rows, pad, places, **weights) / batch
+            return grounding_loss(lm, bridge(x), found[i], before, rows, pad, point, gather) / batch
 
         return loss
 
     decides = dict(steps=steps, batch=batch, lr=lr, muon=muon, noise=noise, point=point, gather=gather, seed=seed)
-    decides |= dict(place=place, parent=vlm.hash, about=about)
+    decides |= dict(parent=vlm.hash, about=about)
     how = dict(lr=lr, muon=muon, warmup=30, save_every=save_every, workers=min(workers, batch), name="grounding")
     jobs = lambda step: [drawn(step, k) for k in range(batch)]
-    places = nn.Linear(lm.config.hidden_size, sum(found.shape[1:]))
-    nn.init.zeros_(places.weight), nn.init.zeros_(places.bias)
-    log = fit(dict(lm=lm, bridge=bridge, places=places), lm.layers, jobs, out, decides, steps, **how)
+    log = fit(dict(lm=lm, bridge=bridge), lm.layers, jobs, out, decides, steps, **how)
     fold(vlm, bridge)
     return log
