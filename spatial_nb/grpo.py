@@ -210,7 +210,7 @@ def _probe(vlm: Vlm, items: Sequence[Item], rewards: dict[str, Reward], p: dict,
         )
     return ", ".join(f"{k} {v:.3f}" for k, v in seen.items())
 
-# %% ../nbs/api/51_grpo.ipynb #db811eca
+# %% ../nbs/api/51_grpo.ipynb #e0c970d0
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -265,4 +265,8 @@ def train(
     _show(plan)
     arguments = common_arguments(vlm, out, params | {"seed": seed, "save_every": save_every}) | _arguments(params)
     make = _maker(vlm, items, rows, rewards, arguments, (system, prompt), out)
-    return run_trainer(vlm, make, rows, out, lineage, plan, callbacks)
+    side, vlm.tokenizer.padding_side = vlm.tokenizer.padding_side, "left"  # as TRL pads what it generates from
+    try:
+        return run_trainer(vlm, make, rows, out, lineage, plan, callbacks)
+    finally:
+        vlm.tokenizer.padding_side = side
