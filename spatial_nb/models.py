@@ -88,13 +88,14 @@ _WORDS = (  # Qwen2's own split: letters with one leading space or sign, single 
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# %% ../nbs/api/40_models.ipynb #3d069606
+# %% ../nbs/api/40_models.ipynb #fc8fe081
 def train_tokenizer(
     texts: Iterable[str],  # what the model will read and write
     vocab_size: int = 1024,  # upper bound, at least 280: 256 bytes, the special tokens, the tags
     tags: Sequence[str] = TAGS,  # kept whole, and kept when special tokens are dropped
+    numbers: int = 0,  # one more token for each whole number from 10 to below this; 0: single digits, as Qwen has it
 ) -> Qwen2Tokenizer:
-    "Train a tokenizer of Qwen's kind on `texts`: digits are single, each frequent word is one token."
+    "Train a tokenizer of Qwen's kind on `texts`: each frequent word is one token."
     if vocab_size < 256 + len(SPECIAL) + len(tags) + 1:
         raise ValueError(f"vocab_size is {vocab_size}, allowed: at least {257 + len(SPECIAL) + len(tags)}")
     words = Tokenizer(BPE())
@@ -119,6 +120,8 @@ def train_tokenizer(
         {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "additional_special_tokens": list(SPECIAL[1:])}
     )
     tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in tags])
+    whole = [AddedToken(str(n), normalized=False, special=False, single_word=True) for n in range(10, numbers)]
+    tokenizer.add_tokens(whole)
     tokenizer.chat_template = CHAT
     return tokenizer
 
