@@ -137,7 +137,10 @@ def _places(lm, before: int, grid: tuple[int, int], longest: int):
     k = before + n
     return (cos[:k], sin[:k]), (cos[k:], sin[k:])
 
-# %% ../nbs/api/54_grounding.ipynb #df54e178
+# %% ../nbs/api/54_grounding.ipynb #db2e98a6
+GATHER, POINT = 1, 2  # layers whose heads are told where to look
+
+
 def _layer(layer, H, xp, xt, places, mask, last):
     "One layer: the picture attends to itself, each question to the picture and itself."
     (cp, sp), (ct, st), d, (K, T, _), P = *places, xp.shape[1], xt.shape, len(xp)
@@ -170,7 +173,7 @@ def answer_logits(
     before: Sequence[int],  # token ids before the picture
     pack: _Pack,
     layers: Sequence[int] = (),  # whose scores are wanted
-) -> tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor]:  # see below
+) -> tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:  # see below
     """Logits of the answers (answer tokens, vocabulary), scores of attention, the picture after the first layer.
 
     The scores (heads, questions, longest, keys) are over the picture with what is around it, then the question's own
@@ -185,9 +188,12 @@ def answer_logits(
             logs[i] = scores
         if i == 0:
             first = xp[len(before) :]
-    return F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T, logs, first
+        if i == POINT:
+            pointed = xt
+    logits = F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T
+    return logits, logs, first, pointed
 
-# %% ../nbs/api/54_grounding.ipynb #d3e345fe
+# %% ../nbs/api/54_grounding.ipynb #4f28d9f0
 class Places(nn.Module):
     "Reads in which row and column of a picture a token stands."
 
@@ -204,21 +210,43 @@ class Places(nn.Module):
             raise ValueError(f"the tokenizer has no token for {unknown[0]}: train it with numbers={unknown[-1] + 1}")
         self.ids = [torch.tensor([known[n] for n in some]) for some in self.middle]
         d = vlm.model.config.text_config.hidden_size
-        self.read = nn.Linear(d, 2 * d, bias=False)
-        nn.init.zeros_(self.read.weight)
+        self.read, self.reach = nn.Linear(d, 2 * d, bias=False), nn.Linear(d, 2 * d, bias=False)
+        nn.init.zeros_(self.read.weight), nn.init.zeros_(self.reach.weight)
 
     def loss(
         self,
         seen: torch.Tensor,  # (rows * columns, hidden)
         embeddings: torch.Tensor,  # of all tokens
     ) -> torch.Tensor:
-        "Cross entropy of rows and columns."
-        rows, columns = map(len, self.ids)
-        at, total = torch.arange(len(seen)), 0
-        found = self.read(F.rms_norm(seen, seen.shape[1:])).chunk(2, -1)
-        for said, ids, want in zip(found, self.ids, (at // columns, at % columns)):
+        "Cross entropy of rows and columns of a picture's tokens."
+        return self._miss(self.read, seen, embeddings, *divmod(torch.arange(len(seen)), len(self.ids[1])))
+
+    def _miss(self, reader, seen, embeddings, *wanted):
+        found, total = reader(F.rms_norm(seen, seen.shape[1:])).chunk(2, -1), 0
+        for said, ids, want in zip(found, self.ids, wanted):
             total = total + F.cross_entropy(said @ F.normalize(embeddings[ids].detach(), dim=1).T, want)
         return total
+
+    def reach_loss(
+        self,
+        words: torch.Tensor,  # (questions, longest, hidden) after the layer that points
+        pointing: Sequence,  # from `_targets`
+        before: int,  # tokens before the picture
+        embeddings: torch.Tensor,  # of all tokens
+    ) -> torch.Tensor:
+        "Cross entropy of the middle row and column of what is looked at, where that is in one place."
+        rows, columns = map(len, self.ids)
+        wanted = []
+        for i, k, share in pointing:
+            share = share[before : before + rows * columns].reshape(rows, columns)
+            if share.sum() > 0.99 and len(np.unique(share[share > 0])) == 1:  # one object, or several of one size
+                y, x = np.nonzero(share)
+                if np.ptp(y) < rows // 2 and np.ptp(x) < columns // 2:
+                    wanted.append((i, k, round(y.mean()), round(x.mean())))
+        if not wanted:
+            return torch.zeros(())
+        i, k, y, x = torch.tensor(wanted).T
+        return self._miss(self.reach, words[i, k], embeddings, y, x)
 
 
 def _numbers(vlm: Vlm) -> dict[int, int]:
@@ -240,10 +268,7 @@ def number_line(
     phases = torch.tensor(numbers)[:, None] * 2 * torch.pi / torch.logspace(*np.log10((shortest, longest)), waves)
     return F.normalize(torch.cat([phases.cos(), phases.sin(), torch.full((len(phases), 1), 2.0)], 1) @ axes, dim=1)
 
-# %% ../nbs/api/54_grounding.ipynb #5ea8fc6b
-GATHER, POINT = 1, 2  # layers whose heads are told where to look
-
-
+# %% ../nbs/api/54_grounding.ipynb #b6a7ac5b
 def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: int):
     "Places to look at: (question, position, shares over keys) of those who point, and of those who gather."
     point, gather, picture = [], [], before + found.size
@@ -277,7 +302,7 @@ def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
     miss = -(want * log).sum(-1).mean(0) + torch.special.xlogy(want, want).sum(-1)
     return (miss * weights[i]).sum() / weights[i].sum()
 
-# %% ../nbs/api/54_grounding.ipynb #7070d292
+# %% ../nbs/api/54_grounding.ipynb #ac13ad12
 def grounding_loss(
     lm: nn.Module,
     seen: torch.Tensor,  # (tokens, hidden) of one picture
@@ -292,14 +317,15 @@ def grounding_loss(
 ) -> torch.Tensor:
     "Cross entropy of answers (each by the root of its length), of where to look, and of where a token of a picture is."
     pack, heads = _pack(branches, pad), lm.config.num_attention_heads // 2
-    logits, scores, first = answer_logits(lm, seen, found.shape, before, pack, (GATHER, POINT))
+    logits, scores, first, pointed = answer_logits(lm, seen, found.shape, before, pack, (GATHER, POINT))
     lengths = torch.tensor([float(len(b.answer)) for b in branches])
     each = lengths.rsqrt().repeat_interleave(lengths.long())
     loss = (F.cross_entropy(logits, pack.labels, reduction="none") * each).sum() / each.sum()
     pointing, gathering = _targets(branches, found, len(before), scores[POINT].shape[-1])
     loss = loss + point * _looking(scores[POINT], pointing, heads, lengths.rsqrt())
     loss = loss + gather * _looking(scores[GATHER], gathering, heads, lengths.rsqrt())
-    return loss + place * places.loss(first, lm.embed_tokens.weight)
+    E = lm.embed_tokens.weight
+    return loss + place * (places.loss(first, E) + places.reach_loss(pointed, pointing, len(before), E))
 
 # %% ../nbs/api/54_grounding.ipynb #f60fc523
 def start_language(
