@@ -193,7 +193,7 @@ def answer_logits(
     logits = F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T
     return logits, logs, first, pointed
 
-# %% ../nbs/api/54_grounding.ipynb #4f28d9f0
+# %% ../nbs/api/54_grounding.ipynb #07d55035
 class Places(nn.Module):
     "Reads in which row and column of a picture a token stands."
 
@@ -219,7 +219,8 @@ class Places(nn.Module):
         embeddings: torch.Tensor,  # of all tokens
     ) -> torch.Tensor:
         "Cross entropy of rows and columns of a picture's tokens."
-        return self._miss(self.read, seen, embeddings, *divmod(torch.arange(len(seen)), len(self.ids[1])))
+        at, columns = torch.arange(len(seen)), len(self.ids[1])
+        return self._miss(self.read, seen, embeddings, at // columns, at % columns)
 
     def _miss(self, reader, seen, embeddings, *wanted):
         found, total = reader(F.rms_norm(seen, seen.shape[1:])).chunk(2, -1), 0
