@@ -137,7 +137,7 @@ def _places(lm, before: int, grid: tuple[int, int], longest: int):
     k = before + n
     return (cos[:k], sin[:k]), (cos[k:], sin[k:])
 
-# %% ../nbs/api/54_grounding.ipynb #db2e98a6
+# %% ../nbs/api/54_grounding.ipynb #f7368893
 GATHER, POINT = 1, 2  # layers whose heads are told where to look
 
 
@@ -174,10 +174,11 @@ def answer_logits(
     pack: _Pack,
     layers: Sequence[int] = (),  # whose scores are wanted
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:  # see below
-    """Logits of the answers (answer tokens, vocabulary), scores of attention, the picture after the first layer.
+    """Logits of the answers (answer tokens, vocabulary), scores of attention, picture and questions on their way.
 
     The scores (heads, questions, longest, keys) are over the picture with what is around it, then the question's own
-    tokens; the picture is (tokens, hidden)."""
+    tokens; the picture is (tokens, hidden) after the first layer, the questions (questions, longest, hidden) after
+    the layer that points."""
     E = lm.embed_tokens.weight
     xp, xt = torch.cat([E[torch.tensor(before)], seen]), E[pack.ids]
     places, logs = _places(lm, len(before), grid, pack.ids.shape[1]), {}
@@ -193,7 +194,7 @@ def answer_logits(
     logits = F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T
     return logits, logs, first, pointed
 
-# %% ../nbs/api/54_grounding.ipynb #07d55035
+# %% ../nbs/api/54_grounding.ipynb #e32e8a1d
 class Places(nn.Module):
     "Reads in which row and column of a picture a token stands."
 
@@ -231,22 +232,13 @@ class Places(nn.Module):
     def reach_loss(
         self,
         words: torch.Tensor,  # (questions, longest, hidden) after the layer that points
-        pointing: Sequence,  # from `_targets`
-        before: int,  # tokens before the picture
+        middles: Sequence[tuple[int, int, int, int]],  # question, position, row and column of its one object's middle
         embeddings: torch.Tensor,  # of all tokens
     ) -> torch.Tensor:
-        "Cross entropy of the middle row and column of what is looked at, where that is in one place."
-        rows, columns = map(len, self.ids)
-        wanted = []
-        for i, k, share in pointing:
-            share = share[before : before + rows * columns].reshape(rows, columns)
-            if share.sum() > 0.99 and len(np.unique(share[share > 0])) == 1:  # one object, or several of one size
-                y, x = np.nonzero(share)
-                if np.ptp(y) < rows // 2 and np.ptp(x) < columns // 2:
-                    wanted.append((i, k, round(y.mean()), round(x.mean())))
-        if not wanted:
+        "Cross entropy of the row and column of the one object that a word is about."
+        if not middles:
             return torch.zeros(())
-        i, k, y, x = torch.tensor(wanted).T
+        i, k, y, x = torch.tensor(middles).T
         return self._miss(self.reach, words[i, k], embeddings, y, x)
 
 
@@ -269,10 +261,10 @@ def number_line(
     phases = torch.tensor(numbers)[:, None] * 2 * torch.pi / torch.logspace(*np.log10((shortest, longest)), waves)
     return F.normalize(torch.cat([phases.cos(), phases.sin(), torch.full((len(phases), 1), 2.0)], 1) @ axes, dim=1)
 
-# %% ../nbs/api/54_grounding.ipynb #b6a7ac5b
+# %% ../nbs/api/54_grounding.ipynb #18d710a6
 def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: int):
-    "Places to look at: (question, position, shares over keys) of those who point, and of those who gather."
-    point, gather, picture = [], [], before + found.size
+    "(question, position, shares over keys) of who points and of who gathers; middles of objects, see `reach_loss`."
+    point, gather, middles, picture = [], [], [], before + found.size
     flat = found.reshape(-1)
     for i, b in enumerate(branches):
         for k, look in enumerate(b.look):
@@ -286,11 +278,14 @@ def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: 
                 row[picture] = 1  # the question's first token, which ends the picture
             if row.any():
                 point.append((i, len(b.prompt) - 1 + k, row / row.sum()))
+            if len(look) == 1 and row.any():
+                y, x = np.nonzero(found == look[0])
+                middles.append((i, len(b.prompt) - 1 + k, round(y.mean()), round(x.mean())))
             if b.named:
                 row = np.zeros(keys, np.float32)
                 row[[picture + n for n in b.named]] = 1 / len(b.named)
                 gather.append((i, len(b.prompt) - 1 + k, row))
-    return point, gather
+    return point, gather, middles
 
 
 def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
@@ -303,7 +298,7 @@ def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
     miss = -(want * log).sum(-1).mean(0) + torch.special.xlogy(want, want).sum(-1)
     return (miss * weights[i]).sum() / weights[i].sum()
 
-# %% ../nbs/api/54_grounding.ipynb #ac13ad12
+# %% ../nbs/api/54_grounding.ipynb #c03067db
 def grounding_loss(
     lm: nn.Module,
     seen: torch.Tensor,  # (tokens, hidden) of one picture
@@ -314,7 +309,7 @@ def grounding_loss(
     places: Places,
     point: float = 1.0,  # weight of looking at objects
     gather: float = 0.5,  # weight of looking at the words that name them
-    place: float = 0.25,  # weight of each token's place
+    place: float = 0.25,  # weight of where tokens and objects are
 ) -> torch.Tensor:
     "Cross entropy of answers (each by the root of its length), of where to look, and of where a token of a picture is."
     pack, heads = _pack(branches, pad), lm.config.num_attention_heads // 2
@@ -322,11 +317,11 @@ def grounding_loss(
     lengths = torch.tensor([float(len(b.answer)) for b in branches])
     each = lengths.rsqrt().repeat_interleave(lengths.long())
     loss = (F.cross_entropy(logits, pack.labels, reduction="none") * each).sum() / each.sum()
-    pointing, gathering = _targets(branches, found, len(before), scores[POINT].shape[-1])
+    pointing, gathering, middles = _targets(branches, found, len(before), scores[POINT].shape[-1])
     loss = loss + point * _looking(scores[POINT], pointing, heads, lengths.rsqrt())
     loss = loss + gather * _looking(scores[GATHER], gathering, heads, lengths.rsqrt())
     E = lm.embed_tokens.weight
-    return loss + place * (places.loss(first, E) + places.reach_loss(pointed, pointing, len(before), E))
+    return loss + place * (places.loss(first, E) + places.reach_loss(pointed, middles, E))
 
 # %% ../nbs/api/54_grounding.ipynb #f60fc523
 def start_language(
