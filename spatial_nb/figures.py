@@ -76,7 +76,7 @@ class Drawn:
         return held.getvalue()
 
 # %% ../nbs/api/60_figures.ipynb #12b05494
-BASELINES = ("chance", "constant", "best_constant", "majority")  # how a metric may name what guessing gives
+BASELINES = ("chance", "guess", "constant", "best_constant", "majority")  # how a metric may name what guessing gives
 
 
 def _parts(name: str) -> dict[str, str]:
