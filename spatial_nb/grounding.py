@@ -375,10 +375,10 @@ def fold(
         last.bias.copy_(bridge.weight @ last.bias + bridge.bias)
         last.weight.copy_(bridge.weight @ last.weight)
 
-# %% ../nbs/api/54_grounding.ipynb #d82e707d
+# %% ../nbs/api/54_grounding.ipynb #989f241e
 def train_grounding(
-    vlm: Vlm,  # its language model is trained in place, and the tower's last layer gets the bridge
-    bridge: nn.Linear,  # from `start_language`
+    vlm: Vlm,  # its language model is trained in place
+    bridge: nn.Linear,  # from `start_language`; trained as well, and to be made part of the tower by `fold` at the end
     features: Sequence[np.ndarray],  # (tokens, hidden) of each picture, see `vision.tower_features`
     found: np.ndarray,  # int8 (N, rows, columns): object of each token, see `vision.cells`
     ask: Callable[[int, np.random.Generator], list[Asked]],  # questions about picture i
@@ -422,6 +422,4 @@ def train_grounding(
     how = dict(lr=lr, muon=muon, warmup=30, save_every=save_every, workers=min(workers, batch), name="grounding")
     jobs = lambda step: [drawn(step, k) for k in range(batch)]
     parts = dict(lm=lm, bridge=bridge, places=Places(vlm, found.shape[1:]))
-    log = fit(parts, lm.layers, jobs, out, decides, steps, **how)
-    fold(vlm, bridge)
-    return log
+    return fit(parts, lm.layers, jobs, out, decides, steps, **how)
