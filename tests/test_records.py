@@ -52,7 +52,7 @@ def labelled(reader, **how):
 def test_what_the_tiny_model_sees_is_in_its_completions():
     record, said = read("05_tiny_vlm")
     p = record["parameters"]
-    sets = {"rendered": list(clevr.dataset("test", p["seed"] + 100, 14 * p["test_pictures"], per_scene=14, size=None))}
+    sets = {"rendered": list(clevr.dataset("test", p["seed"] + 200, 14 * p["test_pictures"], per_scene=14, size=None))}
     sets["real"] = labelled(clevr.read_labelled, per_picture=14)[: 14 * p["real_pictures"] or None]
     checked = 0
     for name, items in sets.items():
