@@ -194,7 +194,7 @@ def answer_logits(
     logits = F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T
     return logits, logs, first, pointed
 
-# %% ../nbs/api/54_grounding.ipynb #e32e8a1d
+# %% ../nbs/api/54_grounding.ipynb #23831bd4
 class Places(nn.Module):
     "Reads in which row and column of a picture a token stands."
 
@@ -241,7 +241,7 @@ class Places(nn.Module):
         i, k, y, x = torch.tensor(middles).T
         return self._miss(self.reach, words[i, k], embeddings, y, x)
 
-
+# %% ../nbs/api/54_grounding.ipynb #16643ae1
 def _numbers(vlm: Vlm) -> dict[int, int]:
     "Whole numbers that are one token, and that token."
     ids = {n: vlm.tokenizer(str(n), add_special_tokens=False)["input_ids"] for n in range(1000)}
