@@ -23,7 +23,7 @@ from .items import Item
 from .models import Vlm, prompt_ids, prompt_text
 from .vision import SPANS, WORDS, Readers
 
-# %% ../nbs/api/54_grounding.ipynb #717c2869
+# %% ../nbs/api/54_grounding.ipynb #4d257749
 @dataclass(frozen=True)
 class Asked:
     "A question about a picture."
@@ -33,6 +33,8 @@ class Asked:
     look: tuple[
         tuple[int, ...] | None, ...
     ]  # for each word of the answer: objects to look at; (): none; None: anywhere
+    read: tuple[tuple[str, int], ...] = ()  # phrases of the question in order, and the object that each names
+    prompt: str | None = None  # text after the question
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,12 @@ class _Branch:
     answer: tuple[int, ...]  # with the end token
     look: tuple[tuple[int, ...] | None, ...]  # for each token of the answer
     named: tuple[int, ...]  # places in `prompt` of words that a reader knows
+    read: tuple[tuple[int, int, tuple[int, ...]], ...]  # places of phrases' last words, their objects, words to gather
 
     def __len__(self):
         return len(self.prompt) + len(self.answer)
 
-# %% ../nbs/api/54_grounding.ipynb #45e34afe
+# %% ../nbs/api/54_grounding.ipynb #821ec5fd
 def lexicon(
     vlm: Vlm,
     words: Sequence[str] = WORDS[1:],
@@ -71,12 +74,25 @@ def _start(vlm: Vlm) -> list[int]:
     return prompt_ids(vlm, _prompt(vlm, Item("start", "?", [_BLANK], "?", "text"))[0], [])
 
 
-def _prompt(vlm: Vlm, item: Item) -> list[str]:
+def _prompt(vlm: Vlm, item: Item, prompt: str | None = None) -> list[str]:
     "The prompt before and after the picture."
-    parts = prompt_text(vlm, replace(item, images=[_BLANK])).split(vlm.processor.image_token)
+    parts = prompt_text(vlm, replace(item, images=[_BLANK]), prompt=prompt).split(vlm.processor.image_token)
     if len(parts) != 2:
         raise ValueError(f"the prompt of {item.id!r} has {len(parts) - 1} places for pictures, wants one")
     return parts
+
+
+def _read(vlm: Vlm, asked: Asked, prompt: Sequence[int], known: Mapping[int, str]) -> tuple:
+    "Where in `prompt` the phrases of `asked` end, their objects, and where their known words are."
+    found, after = [], 0
+    for phrase, j in asked.read:
+        ids = vlm.tokenizer(f" {phrase}", add_special_tokens=False)["input_ids"]
+        starts = [i for i in range(after, len(prompt) - len(ids) + 1) if prompt[i : i + len(ids)] == ids]
+        if not starts:
+            raise ValueError(f"{phrase!r} does not stand in {asked.item.question!r} behind what was read before it")
+        after = starts[0] + len(ids)
+        found.append((after - 1, j, tuple(i for i in range(starts[0], after) if prompt[i] in known)))
+    return tuple(found)
 
 
 def branch(
@@ -86,7 +102,7 @@ def branch(
 ) -> _Branch:
     "A question as token ids."
     tok = vlm.tokenizer
-    prompt = prompt_ids(vlm, _prompt(vlm, asked.item)[1], [])
+    prompt = prompt_ids(vlm, _prompt(vlm, asked.item, asked.prompt)[1], [])
     words, ids, look = asked.answer.split(" "), [], []
     if len(words) != len(asked.look):
         raise ValueError(
@@ -96,7 +112,8 @@ def branch(
         some = tok(" " * (k > 0) + word, add_special_tokens=False)["input_ids"]
         ids, look = ids + some, look + [where] * len(some)
     ids, look = [*ids, tok.convert_tokens_to_ids("<|im_end|>")], [*look, asked.look[-1]]
-    return _Branch(tuple(prompt), tuple(ids), tuple(look), tuple(i for i, t in enumerate(prompt) if t in known))
+    named, read = tuple(i for i, t in enumerate(prompt) if t in known), _read(vlm, asked, prompt, known)
+    return _Branch(tuple(prompt), tuple(ids), tuple(look), named, read)
 
 # %% ../nbs/api/54_grounding.ipynb #6736e71b
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # (..., n, heads, size)
@@ -261,15 +278,19 @@ def number_line(
     phases = torch.tensor(numbers)[:, None] * 2 * torch.pi / torch.logspace(*np.log10((shortest, longest)), waves)
     return F.normalize(torch.cat([phases.cos(), phases.sin(), torch.full((len(phases), 1), 2.0)], 1) @ axes, dim=1)
 
-# %% ../nbs/api/54_grounding.ipynb #18d710a6
+# %% ../nbs/api/54_grounding.ipynb #8320f629
 def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: int):
     "(question, position, shares over keys) of who points and of who gathers; middles of objects, see `reach_loss`."
     point, gather, middles, picture = [], [], [], before + found.size
     flat = found.reshape(-1)
     for i, b in enumerate(branches):
+        phrase = {j: words for _, j, words in b.read}
+        wanted = [(at, (j,), words) for at, j, words in b.read]
         for k, look in enumerate(b.look):
-            if look is None:
-                continue
+            if look is not None:
+                words = phrase.get(look[0], b.named) if len(look) == 1 else b.named
+                wanted.append((len(b.prompt) - 1 + k, look, words))
+        for at, look, words in wanted:
             row = np.zeros(keys, np.float32)
             for j in look:  # each object has the same share, whatever its size
                 there = flat == j
@@ -277,14 +298,14 @@ def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: 
             if not look:
                 row[picture] = 1  # the question's first token, which ends the picture
             if row.any():
-                point.append((i, len(b.prompt) - 1 + k, row / row.sum()))
+                point.append((i, at, row / row.sum()))
             if len(look) == 1 and row.any():
                 y, x = np.nonzero(found == look[0])
-                middles.append((i, len(b.prompt) - 1 + k, round(y.mean()), round(x.mean())))
-            if b.named:
+                middles.append((i, at, round(y.mean()), round(x.mean())))
+            if words:
                 row = np.zeros(keys, np.float32)
-                row[[picture + n for n in b.named]] = 1 / len(b.named)
-                gather.append((i, len(b.prompt) - 1 + k, row))
+                row[[picture + n for n in words]] = 1 / len(words)
+                gather.append((i, at, row))
     return point, gather, middles
 
 
