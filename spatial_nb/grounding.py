@@ -50,7 +50,7 @@ class _Branch:
     def __len__(self):
         return len(self.prompt) + len(self.answer)
 
-# %% ../nbs/api/54_grounding.ipynb #821ec5fd
+# %% ../nbs/api/54_grounding.ipynb #afa46d6b
 def lexicon(
     vlm: Vlm,
     words: Sequence[str] = WORDS[1:],
@@ -65,7 +65,7 @@ def lexicon(
             found[ids[0]] = word
     return found
 
-
+# %% ../nbs/api/54_grounding.ipynb #ef218db2
 _BLANK = Image.new("RGB", (1, 1))  # holds the place of the picture
 
 
