@@ -115,32 +115,47 @@ def branch(
     named, read = tuple(i for i, t in enumerate(prompt) if t in known), _read(vlm, asked, prompt, known)
     return _Branch(tuple(prompt), tuple(ids), tuple(look), named, read)
 
-# %% ../nbs/api/54_grounding.ipynb #6736e71b
+# %% ../nbs/api/54_grounding.ipynb #78d9c83c
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # (..., n, heads, size)
     half = x.shape[-1] // 2
-    return x * cos[:, None] + torch.cat([-x[..., half:], x[..., :half]], -1) * sin[:, None]
+    return x * cos.unsqueeze(-2) + torch.cat([-x[..., half:], x[..., :half]], -1) * sin.unsqueeze(-2)
 
 
 @dataclass
 class _Pack:
-    "Questions about one picture, side by side."
+    "Questions about one picture, in rows as long as the longest."
 
-    ids: torch.Tensor  # (questions, longest)
-    answers: torch.Tensor  # bool (questions, longest): where the next token is one of the answer
-    labels: torch.Tensor  # (answer tokens,): that token
-    mask: torch.Tensor  # (questions, longest, longest), to be added to scores
+    begins: list[tuple[int, int]]  # row and column of each question's first token
+    ids: torch.Tensor  # (rows, longest)
+    places: torch.Tensor  # (rows, longest): of a token in its question
+    answers: tuple[torch.Tensor, torch.Tensor]  # rows and columns of the tokens whose next one is of an answer
+    labels: torch.Tensor  # (answer tokens,): that next one
+    mask: torch.Tensor  # (rows, longest, longest), to be added to scores
+
+
+def _rows(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    "Row and column where each begins: the longest first, each in the first row that has room."
+    filled, begins = [], {}
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, n in enumerate(filled) if n + lengths[i] <= max(lengths)), len(filled))
+        filled += [0] * (row == len(filled))
+        begins[i] = row, filled[row]
+        filled[row] += lengths[i]
+    return [begins[i] for i in range(len(lengths))]
 
 
 def _pack(branches: Sequence[_Branch], pad: int) -> _Pack:
-    width = max(map(len, branches))
-    ids = torch.full((len(branches), width), pad)
-    answers = torch.zeros(len(branches), width, dtype=torch.bool)
-    for i, b in enumerate(branches):
-        ids[i, : len(b)] = torch.tensor(b.prompt + b.answer)
-        answers[i, len(b.prompt) - 1 : len(b) - 1] = True
+    begins = _rows([len(b) for b in branches])
+    shape = 1 + max(row for row, _ in begins), max(map(len, branches))
+    ids, places, whose = torch.full(shape, pad), torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+    answers = []
+    for i, (b, (row, at)) in enumerate(zip(branches, begins)):
+        here = row, slice(at, at + len(b))
+        ids[here], places[here], whose[here] = torch.tensor(b.prompt + b.answer), torch.arange(len(b)), i
+        answers += [(row, at + k) for k in range(len(b.prompt) - 1, len(b) - 1)]
     labels = torch.tensor([t for b in branches for t in b.answer])
-    sees = torch.ones(width, width, dtype=torch.bool).tril().expand(len(branches), -1, -1)
-    return _Pack(ids, answers, labels, torch.where(sees, 0.0, -1e9))
+    sees = (whose[:, :, None] == whose[:, None]).tril()
+    return _Pack(begins, ids, places, tuple(torch.tensor(answers).T), labels, torch.where(sees, 0.0, -1e9))
 
 
 def _places(lm, before: int, grid: tuple[int, int], longest: int):
@@ -154,7 +169,7 @@ def _places(lm, before: int, grid: tuple[int, int], longest: int):
     k = before + n
     return (cos[:k], sin[:k]), (cos[k:], sin[k:])
 
-# %% ../nbs/api/54_grounding.ipynb #f7368893
+# %% ../nbs/api/54_grounding.ipynb #da544ea4
 GATHER, POINT = 1, 2  # layers whose heads are told where to look
 
 
@@ -170,9 +185,9 @@ def _layer(layer, H, xp, xt, places, mask, last):
     to_picture = (q.reshape(K * T, H, -1).transpose(0, 1) @ kp.transpose(1, 2)).view(H, K, T, P)
     to_itself = (q.transpose(1, 2) @ kt.transpose(2, 3) + mask[:, None]).transpose(0, 1)
     scores = torch.cat([to_picture, to_itself], -1)
-    share = scores.softmax(-1)
-    o = (share[..., :P].reshape(H, K * T, P) @ vp).view(H, K, T, -1)
-    o = o + (share[..., P:].transpose(0, 1) @ vt).transpose(0, 1)
+    of_picture, of_itself = scores.softmax(-1).split((P, T), -1)
+    o = (of_picture.reshape(H, K * T, P) @ vp).view(H, K, T, -1)
+    o = o + (of_itself.transpose(0, 1) @ vt).transpose(0, 1)
     xt = xt + a.o_proj(o.permute(1, 2, 0, 3).reshape(K, T, d))
     xt = xt + layer.mlp(norm(layer.post_attention_layernorm, xt))
     if not last:
@@ -193,12 +208,13 @@ def answer_logits(
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor], torch.Tensor, torch.Tensor]:  # see below
     """Logits of the answers (answer tokens, vocabulary), scores of attention, picture and questions on their way.
 
-    The scores (heads, questions, longest, keys) are over the picture with what is around it, then the question's own
-    tokens; the picture is (tokens, hidden) after the first layer, the questions (questions, longest, hidden) after
-    the layer that points."""
+    The scores (heads, rows, longest, keys) are over the picture with what is around it, then the row's own tokens; the
+    picture is (tokens, hidden) after the first layer, the questions (rows, longest, hidden) after the layer that
+    points."""
     E = lm.embed_tokens.weight
     xp, xt = torch.cat([E[torch.tensor(before)], seen]), E[pack.ids]
-    places, logs = _places(lm, len(before), grid, pack.ids.shape[1]), {}
+    of_picture, (cos, sin) = _places(lm, len(before), grid, pack.ids.shape[1])
+    places, logs = (of_picture, (cos[pack.places], sin[pack.places])), {}
     for i, layer in enumerate(lm.layers):
         last = i + 1 == len(lm.layers)
         xp, xt, scores = _layer(layer, lm.config.num_attention_heads, xp, xt, places, pack.mask, last)
@@ -211,7 +227,7 @@ def answer_logits(
     logits = F.rms_norm(xt[pack.answers], E.shape[1:], lm.norm.weight, lm.norm.variance_epsilon) @ E.T
     return logits, logs, first, pointed
 
-# %% ../nbs/api/54_grounding.ipynb #23831bd4
+# %% ../nbs/api/54_grounding.ipynb #dd930e9f
 class Places(nn.Module):
     "Reads in which row and column of a picture a token stands."
 
@@ -248,8 +264,8 @@ class Places(nn.Module):
 
     def reach_loss(
         self,
-        words: torch.Tensor,  # (questions, longest, hidden) after the layer that points
-        middles: Sequence[tuple[int, int, int, int]],  # question, position, row and column of its one object's middle
+        words: torch.Tensor,  # (rows, longest, hidden) after the layer that points
+        middles: Sequence[tuple[int, int, int, int]],  # row, column; row and column of its one object's middle
         embeddings: torch.Tensor,  # of all tokens
     ) -> torch.Tensor:
         "Cross entropy of the row and column of the one object that a word is about."
@@ -278,13 +294,14 @@ def number_line(
     phases = torch.tensor(numbers)[:, None] * 2 * torch.pi / torch.logspace(*np.log10((shortest, longest)), waves)
     return F.normalize(torch.cat([phases.cos(), phases.sin(), torch.full((len(phases), 1), 2.0)], 1) @ axes, dim=1)
 
-# %% ../nbs/api/54_grounding.ipynb #8320f629
-def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: int):
-    "(question, position, shares over keys) of who points and of who gathers; middles of objects, see `reach_loss`."
-    point, gather, middles, picture = [], [], [], before + found.size
+# %% ../nbs/api/54_grounding.ipynb #daf63d40
+def _targets(branches: Sequence[_Branch], begins: Sequence[tuple[int, int]], found: np.ndarray, before: int, keys: int):
+    """(question, row, column, shares over keys) of who points and of who gathers; middles of objects, see
+    `reach_loss`."""
+    point, gather, middles = [], [], []
     flat = found.reshape(-1)
-    for i, b in enumerate(branches):
-        phrase = {j: words for _, j, words in b.read}
+    for i, (b, (line, start)) in enumerate(zip(branches, begins)):
+        phrase, own = {j: words for _, j, words in b.read}, before + found.size + start
         wanted = [(at, (j,), words) for at, j, words in b.read]
         for k, look in enumerate(b.look):
             if look is not None:
@@ -296,16 +313,16 @@ def _targets(branches: Sequence[_Branch], found: np.ndarray, before: int, keys: 
                 there = flat == j
                 row[before : before + len(flat)][there] += 1 / max(1, there.sum())
             if not look:
-                row[picture] = 1  # the question's first token, which ends the picture
+                row[own] = 1  # the question's first token, which ends the picture
             if row.any():
-                point.append((i, at, row / row.sum()))
+                point.append((i, line, start + at, row / row.sum()))
             if len(look) == 1 and row.any():
                 y, x = np.nonzero(found == look[0])
-                middles.append((i, at, round(y.mean()), round(x.mean())))
+                middles.append((line, start + at, round(y.mean()), round(x.mean())))
             if words:
                 row = np.zeros(keys, np.float32)
-                row[[picture + n for n in words]] = 1 / len(words)
-                gather.append((i, at, row))
+                row[[own + n for n in words]] = 1 / len(words)
+                gather.append((i, line, start + at, row))
     return point, gather, middles
 
 
@@ -313,13 +330,13 @@ def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
     "Divergence of the wanted shares from those of the first `heads`, averaged with a weight for each question."
     if not wanted:
         return torch.zeros(())
-    i, k = torch.tensor([w[0] for w in wanted]), torch.tensor([w[1] for w in wanted])
-    want = torch.from_numpy(np.stack([w[2] for w in wanted]))
-    log = scores[:heads, i, k].log_softmax(-1)
+    i, row, k = torch.tensor([w[:3] for w in wanted]).T
+    want = torch.from_numpy(np.stack([w[3] for w in wanted]))
+    log = scores[:heads, row, k].log_softmax(-1)
     miss = -(want * log).sum(-1).mean(0) + torch.special.xlogy(want, want).sum(-1)
     return (miss * weights[i]).sum() / weights[i].sum()
 
-# %% ../nbs/api/54_grounding.ipynb #c03067db
+# %% ../nbs/api/54_grounding.ipynb #5e6ed9c0
 def grounding_loss(
     lm: nn.Module,
     seen: torch.Tensor,  # (tokens, hidden) of one picture
@@ -338,7 +355,7 @@ def grounding_loss(
     lengths = torch.tensor([float(len(b.answer)) for b in branches])
     each = lengths.rsqrt().repeat_interleave(lengths.long())
     loss = (F.cross_entropy(logits, pack.labels, reduction="none") * each).sum() / each.sum()
-    pointing, gathering, middles = _targets(branches, found, len(before), scores[POINT].shape[-1])
+    pointing, gathering, middles = _targets(branches, pack.begins, found, len(before), scores[POINT].shape[-1])
     loss = loss + point * _looking(scores[POINT], pointing, heads, lengths.rsqrt())
     loss = loss + gather * _looking(scores[GATHER], gathering, heads, lengths.rsqrt())
     E = lm.embed_tokens.weight
