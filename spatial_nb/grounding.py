@@ -300,7 +300,7 @@ def number_line(
     phases = torch.tensor(numbers)[:, None] * 2 * torch.pi / torch.logspace(*np.log10((shortest, longest)), waves)
     return F.normalize(torch.cat([phases.cos(), phases.sin(), torch.full((len(phases), 1), 2.0)], 1) @ axes, dim=1)
 
-# %% ../nbs/api/54_grounding.ipynb #37eb12b3
+# %% ../nbs/api/54_grounding.ipynb #bd143feb
 @dataclass
 class _Told:
     "What the tokens of some questions are told; each entry begins with question, row and column."
@@ -320,10 +320,11 @@ def _targets(branches: Sequence[_Branch], begins: Sequence[tuple[int, int]], fou
         phrase, own = {j: words for _, j, words in b.read}, before + found.size + start
         wanted = [(at, (j,), words) for at, j, words in b.read if j is not None]
         meets = [(head, *b.read[k][:2]) for head, k in enumerate(b.meets) if k is not None]
-        two = [j for *_, j in meets if j is not None and j in flat][:2]
+        two = [j for *_, j in meets if j is not None][:2]
+        middles = [n for j in two for n in middle(j)] if len(two) == 2 and np.isin(two, flat).all() else []
         for column in range(start + len(b.prompt) - 1, start + len(b) - 1):
             told.meet += [(i, line, column, head, own + at) for head, at, _ in meets]
-            told.two += [(i, line, column, *middle(two[0]), *middle(two[1]))] if len(two) == 2 else []
+            told.two += [(i, line, column, *middles)] if middles else []
         for k, look in enumerate(b.look):
             if look is not None:
                 words = phrase.get(look[0], b.named) if len(look) == 1 else b.named
@@ -345,7 +346,7 @@ def _targets(branches: Sequence[_Branch], begins: Sequence[tuple[int, int]], fou
                 told.gather.append((i, line, start + at, row))
     return told
 
-
+# %% ../nbs/api/54_grounding.ipynb #10ba6405
 def _meeting(scores, wanted, weights) -> torch.Tensor:
     "Cross entropy of the one key that a head is told to look at, averaged with a weight for each question."
     wanted = [w for w in wanted if w[3] < len(scores)]
@@ -448,7 +449,7 @@ def fold(
         last.bias.copy_(bridge.weight @ last.bias + bridge.bias)
         last.weight.copy_(bridge.weight @ last.weight)
 
-# %% ../nbs/api/54_grounding.ipynb #f8e6a6ba
+# %% ../nbs/api/54_grounding.ipynb #dc06f249
 def train_grounding(
     vlm: Vlm,  # its language model is trained in place
     bridge: nn.Linear,  # from `start_language`; trained as well, and to be made part of the tower by `fold` at the end
@@ -474,6 +475,8 @@ def train_grounding(
     if len(features) != len(found):
         raise ValueError(f"{len(features)} pictures have features and {len(found)} have cells, wants as many")
     lm = vlm.model.model.language_model
+    if meet and len(lm.layers) <= MEET:
+        raise ValueError(f"the language model has {len(lm.layers)} layers, wants {MEET + 1} where phrases are to meet")
     before, known, pad = _start(vlm), lexicon(vlm), vlm.tokenizer.pad_token_id
     scale = float(np.mean([np.std(features[i], dtype=np.float32) for i in range(min(50, len(features)))]))
 
