@@ -707,7 +707,7 @@ def show_status(profile: str = "smoke") -> None:
         rows.append([job.name, text, published_state(job)])
     _show_table(f"profile {profile}", {"stage": {"no_wrap": True}, "state": {}, "published record": {}}, rows)
 
-# %% ../nbs/api/70_reproduce.ipynb #f74480be
+# %% ../nbs/api/70_reproduce.ipynb #62891ede
 def _expected_minutes(job: Job) -> float | None:
     "How long `job` took last time, here or in the published record, or its notebook's budget."
     published = root() / "data" / "records" / job.values["profile"] / f"{job.name}.json"
@@ -719,7 +719,7 @@ def _expected_minutes(job: Job) -> float | None:
 
 def show_dry_run(jobs: list[Job], force: bool = False) -> None:
     "Print what would run, with which values, models and data, on how much disk, in what time."
-    rows, hours, disk, unknown = [], 0.0, 0.0, 0
+    rows, costs = [], []
     for job, why in _all_reasons(jobs, force):
         values = [f"{k} = {v!r}" for k, v in job.values.items() if v != job.stage.parameters[k].default]
         named = [
@@ -730,7 +730,7 @@ def show_dry_run(jobs: list[Job], force: bool = False) -> None:
         data = [f"{n}{'' if input_path(n).exists() else ' (absent)'}" for n in job.stage.reads]
         minutes, mb = _expected_minutes(job), job.stage.disk_mb.get(job.values["profile"])
         if why:
-            hours, disk, unknown = hours + (minutes or 0) / 60, disk + (mb or 0), unknown + (minutes is None)
+            costs.append((minutes, mb))
         time_ = "?" if minutes is None else f"{minutes:.1f}"
         models = "\n".join(f"{k} = {job.values[k]}" for k in named)
         state = f"run: {_short(why)}" if why else "up to date"
@@ -747,8 +747,10 @@ def show_dry_run(jobs: list[Job], force: bool = False) -> None:
     }
     _show_table(f"dry run, profile {jobs[0].values['profile']}", columns | {"minutes": right, "MB": right}, rows)
     free = shutil.disk_usage(root()).free / 1e9
-    time_ = f"{hours:.2f} hours" + (f" and {unknown} stages without an estimate" if unknown else "")
-    print(f"To run: {time_} expected, {disk:g} MB of disk ({free:.0f} GB free). All parameters are valid.")
+    known = [[x for x in some if x is not None] for some in zip(*costs)] or [[], []]
+    more = [f" (and {len(costs) - len(some)} without an estimate)" * (len(some) < len(costs)) for some in known]
+    said = f"{sum(known[0]) / 60:.2f} hours{more[0]}, {sum(known[1]):g} MB of disk{more[1]}; {free:.0f} GB are free"
+    print(f"To run: {said}. All parameters are valid.")
 
 # %% ../nbs/api/70_reproduce.ipynb #8f179493
 COMMANDS = {  # name -> ("module:function", what it does)
