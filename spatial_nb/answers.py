@@ -82,16 +82,17 @@ def _plain(text):
     text = re.sub(r"[*#$]+|(?<!\w)_+|_+(?!\w)", "", text)
     return re.sub("|".join(_FOREIGN), lambda m: _FOREIGN[m[0]], text).strip() if len(text) < 40 else text.strip()
 
-# %% ../nbs/api/22_answers.ipynb #ee3c3e10
+# %% ../nbs/api/22_answers.ipynb #dfa0fe86
 _FRACTION = r"(?:(?P<whole>\d+)\s+)?(?P<over>\d+)/(?P<under>\d+)"
 _DECIMAL = (
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+|\d+|\.\d+)(?:[eE](?P<e>[-+]?\d+)|"
     r"\s?[x*]\s?10\s?\^\s?\{?(?P<ten>-?\d+)\}?)?"
 )
+_SCALE = {"k": "e3", "thousand": "e3", "million": "e6", "billion": "e9"}
 _NUMERAL = re.compile(
     rf"(?<![\w.,^])(?<!\d:)(?<!\d[x*])(?<!\d[x*] )(?<!\d [x*] )(?P<sign>[-+]\s?|(?:minus|"
     rf"negative)\s+)?(?:{_FRACTION}|{_DECIMAL})"
-    r"(?![\d,]*\d|\.\d|[/:]\d|\s?[x*]\s?\d|(?:st|nd|rd|th|d)\b)",
+    r"(?![\d,]*\d|\.\d|[/:_]\d|\s?\^|\s?[x*]\s?\d|(?:st|nd|rd|th|d)\b|\s+dozen)",
     re.I,
 )
 _NAMES_THING = re.compile(
@@ -105,6 +106,7 @@ _COUNTED_ONE = (
     r"(?:\A|[=:,(-]|[a-z]{2,6}ty|\b(?:is|are|has|have|be|see|only|just|exactly|about|minus|negative|and|or|to|point|"
     r"hundred|thousand|than|least|most|answer))\s*"
 )
+_DENIED_NUMBER = re.compile(r"(?:\bnot|n't|\brather than|\binstead of)\s+[-+]?\d[\d,.]*(?<=\d)\b", re.I)
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
@@ -113,17 +115,21 @@ def _digits(text):
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^" + m[0].translate(_SUPER), text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = _plain(text).translate(str.maketrans("−–⁄×", "--/x")).replace("$", "")
-    text = re.sub(r"\\d?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text)
+    text = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r" \1/\2", text)
+    text = re.sub(r"\d*\s*(?:\\sqrt\{[^{}]*\}|√\s*\d+)", " root ", text)
+    text = re.sub(r"\s*(?:±|\+/-)\s*[\d.]*\d", " ", text)
     text = re.sub(
         rf"(?i)({_COUNTED_ONE})?\bone\b(?!\s+of\b)", lambda m: m[0] if m[1] is not None else m[0][:-3] + "it", text
     )
     text = re.sub(r"(?i)\bone of\b", "some of", text)
 
+    text = re.sub(r"(?i)(?<=\d)(k|\s?(?:thousand|million|billion))\b", lambda m: _SCALE[m[1].strip().lower()], text)
     text = alpha2digit(text, "en", 0)
     text = re.sub(r"(?i)\b(\d+) and (?:a|1) half\b", r"\1 1/2", text)
-    return re.sub(r"(?i)\b(?:(?:a|1) )?half\b(?! of)", "1/2", text)
+    text = re.sub(r"(?i)\b(?:(?:a|1) )?half\b(?! of)", "1/2", text)
+    return re.sub(r"(?i)\b(\d+) (quarter|third)s\b", lambda m: f"{m[1]}/{4 if m[2][0] in 'qQ' else 3}", text)
 
-# %% ../nbs/api/22_answers.ipynb #66ea8cec
+# %% ../nbs/api/22_answers.ipynb #c3f8e728
 def _values(text):
     "the distinct finite numbers in `text`, in order"
     out = {}
@@ -143,7 +149,7 @@ def number(
     text: str | None,  # what a model wrote
 ) -> float | None:  # the number that it means, in the unit it was asked for, or None
     "The one number that `text` gives as its answer"
-    text = _NAMES_THING.sub(" ", _digits(final(text)))
+    text = _DENIED_NUMBER.sub(" ", _NAMES_THING.sub(" ", _digits(final(text))))
     outside = re.sub(r"\([^()]*\)", " ", text)
     text = outside if _values(outside) else text
     said = [m.end() for m in _SUMS_UP.finditer(text)]
@@ -151,7 +157,7 @@ def number(
     tries = [text] + ([text[said[-1] :]] if said else []) + ([last_line] if len(last_line.split()) <= 3 else [])
     return next((float(v[0]) for v in map(_values, tries) if len(v) == 1), None)
 
-# %% ../nbs/api/22_answers.ipynb #fda02137
+# %% ../nbs/api/22_answers.ipynb #fd1e216b
 _YES_NO = re.compile(r"\b(?P<yes>yes|yeah|yep|true|correct|right)\b|\b(?P<no>no|nope|false|incorrect|wrong)\b")
 _NO_VERDICT = re.compile(
     r"\b(?:yes (?:or|and|/) no|yes/no|true (?:or|/) false|true/false|no (?:idea|way|information|doubt|clear|one|"
@@ -163,21 +169,37 @@ _UNSURE = re.compile(
     r"hard to)\b"
 )
 _ABSENT = re.compile(
-    r"\A(?:there (?:is|are)|i (?:can )?see|(?:the |this )?(?:image|scene|picture) (?:has|shows|contains)) no\b|"
+    r"\A(?:there(?: is| are|'s)|i (?:can )?see|(?:the |this )?(?:image|scene|picture) (?:has|shows|contains)) no\b|"
     r"\Athere (?:isn't|aren't|is not|are not)\b"
 )
+_CLOSES = re.compile(r"(?:\bso,?|\btherefore,?|\bthus,?|\bhence,?|[.!?\n])\s+(yes|no|true|false)\Z")
+_EDGES = " .,:;!?\"'()[]{}-"
+_LONE = re.compile(
+    r"(?:it|they|there|that|this) (?:is|are|was|were|does|do|did)(?P<no> not|n't)?|"
+    r"(?:it|that|this)(?: is|'s) (?:correct|right|(?P<wrong>incorrect|wrong))"
+)
+_SEVERAL = re.compile(r"(?:(?:yes|no|true|false)\b[\s.,;/|!?]*){2,}")
 _PRESENT = re.compile(
     r"\A(?:yes, )?there (?:is|are) (?!no\b|not\b)(?!.*(?:\b(?:but|not|no|or|however)\b|n't|[.?]\s))", re.S
 )
 
-# %% ../nbs/api/22_answers.ipynb #b7373832
+# %% ../nbs/api/22_answers.ipynb #a6d9ebf9
 def yes_no(
     text: str | None,  # what a model wrote
 ) -> bool | None:  # True for yes, False for no, None for neither or both
     "Whether `text` says yes"
-    text = _NO_VERDICT.sub(" ", _plain(final(text)).lower())
+    text = _plain(final(text)).lower()
+    if lone := _LONE.fullmatch(text.strip(_EDGES)):
+        return not (lone["no"] or lone["wrong"])
+    text = _NO_VERDICT.sub(" ", text)
     text = re.sub(r"(?:\bnot|n't) (?:false|incorrect|wrong|no)\b", " true ", text)
-    text = re.sub(r"(?:\bnot|n't|\bis it) (?:true|correct|right|yes)\b", " false ", text).strip(" .,:;!?\"'()[]{}-")
+    text = re.sub(r"(?:\bnot|n't|\bis it) (?:true|correct|right|yes)\b", " false ", text).strip(_EDGES)
+    if _SEVERAL.fullmatch(text) and len(set(re.findall("yes|no|true|false", text))) > 1:
+        return None
+    declared = re.search(r"\banswer\W*(?:is|would be|:)?\W*(yes|no|true|false)\b(?!.*\banswer\W*(?:is|:))", text, re.S)
+    declared = declared or _CLOSES.search(text)
+    if declared:
+        return declared[1] in ("yes", "true")
     if _ABSENT.match(text) or text == "n":
         return False
     if _PRESENT.match(text) or text == "y":
@@ -189,9 +211,6 @@ def yes_no(
             not weak and re.match(r"\s*(?:[^\w\s]|$|because|since|as\b|it\b|the\b)", text[m.end() :])
         ):
             said.append((m.start(), m["yes"] is not None))
-    declared = re.search(r"\banswer\W*(?:is|would be|:)?\W*(yes|no|true|false)\b(?!.*\banswer\W*(?:is|:))", text, re.S)
-    if declared:
-        return declared[1] in ("yes", "true")
     if not said or (_UNSURE.search(text) and said[0][0] > 0):
         return None
     if len({v for _, v in said}) == 1 or (
@@ -274,7 +293,7 @@ def _mentions(text, n, texts):
             out.append(new)
     return out
 
-# %% ../nbs/api/22_answers.ipynb #60e7ded1
+# %% ../nbs/api/22_answers.ipynb #2e4f70f8
 _SIDE = re.compile(
     r"\b(?:compared\s+(?:to|with)|than|unlike|rather than|instead of|versus|vs|whereas|while|although|"
     r"as opposed to|but not|in contrast to|different from|further from|excluding|except|nor)\b[^,;]*|"
@@ -284,7 +303,7 @@ _SIDE = re.compile(
 _REASON = re.compile(r"\b(?:because|since|as (?=(?:the|it|box|point|image|picture|option)\b))\b[^,;]*", re.I)
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|never|neither|cannot be|rules? out|eliminates?|excludes?)|n't(?: be)?)\s+(?:be\s+|either\s+|"
-    r"the\s+)?$",
+    r"(?:(?:on|to|in|at)\s+)?the\s+)?$",
     re.I,
 )
 _DENIED_AFTER = re.compile(
@@ -298,10 +317,13 @@ _LISTED = re.compile(
 )
 
 
+_BREAK = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(\[A-Z-])|\n+|(?<=[,;])\s+(?=(?:so|therefore|thus|hence)\b)")
+
+
 def _sentences(text):
-    "sentences and lines; a line that ends in a colon is one with the next"
+    "sentences, lines and conclusions; a line that ends in a colon is one with the next"
     text = re.sub(r":[ \t]*\n+\s*", ": ", text)
-    return [s for s in re.split(r"(?<=[.!?])[\"')]*\s+(?=[\"'(\[A-Z-])|\n+", text) if s.strip()]
+    return [s for s in _BREAK.split(text) if s.strip()]
 
 # %% ../nbs/api/22_answers.ipynb #4e64a28a
 def _claims(sentence, n, texts):
@@ -376,14 +398,34 @@ _REFUSES = re.compile(
     re.I,
 )
 
-# %% ../nbs/api/22_answers.ipynb #d01930c6
+# %% ../nbs/api/22_answers.ipynb #ddc333dd
+_LIST_ONLY = re.compile(
+    r"(?:[\s,;:/|&.()\[\]\"'-]|\b(?:and|or|then|also|both|either|options?|choices?|none of|the|are)\b)*", re.I
+)
+
+
 def _whole(text, n, texts):
     bare = re.sub(r"[\s\"'()\[\]{}.,:;!<>-]+", " ", text).strip()
     if len(bare) == 1 and bare.isalpha():
         return bare.upper() if bare.upper() in _LETTERS[:n] else "?"
     quoted = _finder(n, texts)[1].get(_key(text))
+    own = re.match(r"\s*(?:\(([A-Za-z])\)|([A-Z])[.):])\s+\S", text)
+    if quoted and own and (own[1] or own[2]).upper() in _LETTERS[:n]:
+        return (own[1] or own[2]).upper()  # "(B) left": the letter was asked for
     small = re.fullmatch(rf"(?i:{_NOUN}) ([{_LETTERS[:n].lower()}])", bare)  # "picture b"
     return quoted or (small and small[1].upper())
+
+
+def _listed(text, n, texts):
+    seen, rest, at = _mentions(text, n, texts), "", 0
+    for m in seen:
+        rest, at = f"{rest}{text[at : m.start]} ", m.end
+    rest += text[at:]
+    letters = re.findall(rf"\b[{_LETTERS[:n]}]\b", rest)
+    if len({m.letter for m in seen} | set(letters)) > 1 and _LIST_ONLY.fullmatch(
+        re.sub(rf"\b[{_LETTERS[:n]}]\b", " ", rest)
+    ):
+        return "?"  # options side by side, and nothing that chooses one
 
 
 def _alone(text, n, texts):
@@ -464,7 +506,7 @@ def _argued(text, n, texts):
         return last[-1].letter
     return next(filter(None, (_one(s, n, texts) for s in rest)), None)
 
-# %% ../nbs/api/22_answers.ipynb #fa8ee8dc
+# %% ../nbs/api/22_answers.ipynb #57f97aec
 def _worth(text, n, texts):
     "where every option is a number, the one that `text` counts to in words"
     worth = [number(t) for t in texts or ()]
@@ -487,7 +529,7 @@ def _in_other_words(text, n, texts):
     return next(iter(found)) if len(found) == 1 and not re.search(r"\b(?:not|neither|nor)\b|n't", text) else None
 
 
-_RULES = (_whole, _alone, _declared, _leading, _closing, _argued, _worth, _in_other_words)
+_RULES = (_whole, _listed, _alone, _declared, _leading, _closing, _argued, _worth, _in_other_words)
 
 
 def _read_choice(text, options):
@@ -511,7 +553,7 @@ def choice(
     "The letter of the option that `text` chooses"
     return _read_choice(text, options)[0]
 
-# %% ../nbs/api/22_answers.ipynb #6730dd91
+# %% ../nbs/api/22_answers.ipynb #854e920b
 _PREAMBLE = re.compile(
     r"\A(?:so |therefore |thus )?(?:(?:the |my )?(?:final |correct )?answer(?: is|:)?|it is|it's|this is|that is)[ :]+"
 )
@@ -526,6 +568,9 @@ def phrase(
     return re.sub(r"\b(?:a|an|the) (?=\w)", "", text) if re.search(r"\w", text) else None
 
 
+_DENIED_WORD = re.compile(r"(?:\b(?:not|no|never|neither|nor|without)|n't)\s+(?:(?!but\b)\w+\s+){0,2}\Z")
+
+
 def named(
     text: str | None,  # what a model wrote
     words: list[str],  # what may be named
@@ -537,16 +582,20 @@ def named(
     longest_first = sorted(keys, key=len, reverse=True)
     pattern = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])")
     text = re.sub(r"\b(?:a|an|the) (?=\w)", "", _plain(final(text)), flags=re.I)
+    several = len({m[1] for m in pattern.finditer(text.lower())}) > 1
+    if several and _LIST_ONLY.fullmatch(pattern.sub(" ", text.lower())):
+        return None
     for part in [text, *reversed(_sentences(text))]:
-        found = {keys[m[1]] for m in pattern.finditer(part.lower())}
+        part = part.lower()
+        found = {keys[m[1]] for m in pattern.finditer(part) if not _DENIED_WORD.search(part[: m.start()])}
         if found:
             if len(found) == 1:
                 return found.pop()
-            if part is not text:
+            if part != text.lower():
                 return None
     return None
 
-# %% ../nbs/api/22_answers.ipynb #d2225ac4
+# %% ../nbs/api/22_answers.ipynb #18037847
 _CORNERS = (
     r"\(?\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?)\s*\)?\s*,\s*\(?\s*(-?\d+(?:\.\d+)?)\s*,\s*(-?\d+(?:\.\d+)?)\s*\)?"
 )
@@ -554,10 +603,20 @@ _QWEN_BOX = re.compile(
     rf"(?:(?:<\|object_ref_start\|>|<ref>)(?P<label>[^<]*)(?:<\|object_ref_end\|>|</ref>)\s*)?(?:<\|box_start\|>|"
     rf"<box>)\s*{_CORNERS}\s*(?:<\|box_end\|>|</box>)"
 )
-_BOX_IN_TEXT = re.compile(rf"(?:\b(?P<label>[A-Za-z][\w -]{{0,40}}?)[\"']?\s*[:=]\s*)?\[{_CORNERS}\s*\]")
+_BOX_IN_TEXT = re.compile(
+    rf"(?:\b(?P<label>[A-Za-z][\w -]{{0,40}}?)[\"']?\s*[:=]\s*)?\[{_CORNERS}\s*\]"
+    r"(?:[\"']?\s*,\s*[\"']?(?:label|name|category|class)[\"']?\s*[:=]\s*[\"']?(?P<after>[A-Za-z][\w -]*))?"
+)
 _BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bounding_box")
 _NO_LABEL = (*_BOX_KEYS, "boxes", "objects", "answer", "result", "coordinates", "detections")
+_SIDES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"))
 _LABEL_KEYS = ("label", "name", "category", "object", "class")
+
+
+def _box_in_text(m):
+    label = (m["label"] or "").strip()
+    label = m["after"] or "" if label.lower() in ("", *_NO_LABEL) else label
+    return {"bbox_2d": [float(o) for o in m.groups()[1:5]], "label": label.strip()}
 
 
 def _load(text):
@@ -583,7 +642,7 @@ def _is_box(value):
         and all(type(o) in (int, float) and math.isfinite(o) for o in value)
     )
 
-# %% ../nbs/api/22_answers.ipynb #61ec4289
+# %% ../nbs/api/22_answers.ipynb #3dfbf854
 def _walk(value, label=""):
     "every box inside a decoded `value`"
     if _is_box(value):
@@ -593,7 +652,8 @@ def _walk(value, label=""):
     if not isinstance(value, dict):
         return []
     name = next((str(value[k]) for k in _LABEL_KEYS if isinstance(value.get(k), (str, int))), None)
-    box = next((value[k] for k in _BOX_KEYS if _is_box(value.get(k))), [value.get(k) for k in ("x1", "y1", "x2", "y2")])
+    box = next((value[k] for k in _BOX_KEYS if _is_box(value.get(k))), [])
+    box = next((b for keys in _SIDES if _is_box(b := [value.get(k) for k in keys])), box)
     if _is_box(box):
         return [{"bbox_2d": list(box), "label": label if name is None else name}]
     return [
@@ -603,7 +663,7 @@ def _walk(value, label=""):
         for b in _walk(o, name or ("" if k in _NO_LABEL else str(k)))
     ]
 
-# %% ../nbs/api/22_answers.ipynb #d66bc106
+# %% ../nbs/api/22_answers.ipynb #0669bd3a
 def _spans(text):
     "the pieces of `text` that may be one JSON value, the likeliest first"
     yield from re.findall(r"```(?:json|python)?\s*\n?(.*?)(?:```|\Z)", text, re.S)[::-1]
@@ -621,10 +681,7 @@ def boxes(
     "The boxes in `text`, in the pixels that it uses"
     text = final(text)
     loose = text.replace('\\"', '"')
-    in_words = [
-        {"bbox_2d": [float(o) for o in m.groups()[1:]], "label": (m["label"] or "").strip()}
-        for m in _BOX_IN_TEXT.finditer(loose)
-    ]
+    in_words = [_box_in_text(m) for m in _BOX_IN_TEXT.finditer(loose)]
     in_tokens = [
         {"bbox_2d": [float(o) for o in m.groups()[1:]], "label": (m["label"] or "").strip()}
         for m in _QWEN_BOX.finditer(text)
@@ -653,13 +710,13 @@ def _quiet(text):
     except ValueError:
         return []
 
-# %% ../nbs/api/22_answers.ipynb #21ac45de
+# %% ../nbs/api/22_answers.ipynb #69ecb138
 _DIRECTION = (
     r"up|down|left|right|front|back|forwards?|backwards?|north|south|east|west|clockwise|counter-?clockwise|"
     r"anti-?clockwise"
 )
 _STEP = re.compile(
-    r"(?:(?:first|next|finally|move|go|push|roll|slide|turn|rotate|step|walk|player|the|cube|box|it|to|face)\s+)*"
+    r"(?:(?:i|we|you|must|should|first|next|finally|move|go|push|roll|slide|turn|rotate|step|walk|player|the|cube|box|it|to|face)\s+)*"
     rf"(?:(?:block\s+|piece\s+)?(?P<block>\d+)\s*:?\s*)?(?:(?P<word>(?i:{_DIRECTION}))|"
     rf"(?P<letter>[udlrfbUDLRFBMESxyz][w]?[123']?))"
     r"(?:\s+(?:once|by (?:1|one)(?: step| cell)?|(?:1|one) (?:step|cell)))?(?:\s*\(?[x*]\s?(?P<times>\d{1,2})\)?|"
@@ -672,8 +729,8 @@ _ARROWS = {"↑": "up", "↓": "down", "←": "left", "→": "right", "⬆": "up
 
 def _steps(piece):
     "the actions that `piece` spells out from its first word to its last, or None"
-    piece = re.sub(r"\A(['\"`])(.*)\1\Z", r"\2", piece.strip(" \t*.[]()"))
-    m = _STEP.fullmatch(piece)
+    piece = re.sub(r"\A(['\"`])(.*)\1\Z", r"\2", piece.strip(" \t*.[]()!?✓✔✅"))
+    m = _STEP.fullmatch(piece) or _STEP.fullmatch(re.sub(r"\s*\([^()]*\)?\Z", "", piece))
     if not m:
         words = piece.split()
         parts = [_steps(w) for w in words] if len(words) > 1 else [None]
@@ -686,15 +743,16 @@ def _steps(piece):
         action = m["block"] + action[0].lower()
     return [action] * int(m["times"] or m["count"] or (2 if m["twice"] else 1))
 
-# %% ../nbs/api/22_answers.ipynb #a98b5658
+# %% ../nbs/api/22_answers.ipynb #2684ce40
 def _runs(text):
     "every unbroken sequence of actions in `text`, and whether it was announced"
     runs, open_run = [], False
-    text = re.sub(r"(?m)^\s*(?:\d+\s*[.)]|step\s+\d+\s*[.:)]?|[-*•])\s+", "", text, flags=re.I)
+    text = re.sub(r"(?m)^\s*(?:\d+\s*[.)]|[-*•])\s+", "", re.sub(r"\bstep\s+\d+\s*[.:)]?\s+", "\n", text, flags=re.I))
+    text = re.sub(r"(?<=\w)\s+\(?\d+[.)]\s+(?=[a-zA-Z])", "\n", text)
     for piece in _BETWEEN.split(text):
         if not piece.strip():
             continue
-        head, colon, tail = piece.rpartition(":")
+        head, colon, tail = _ANNOUNCED.match(piece).groups()
         steps = _steps(piece)
         if steps is None and colon:
             open_run = False
@@ -713,6 +771,7 @@ def _runs(text):
     return [r for r in runs if r[1]]
 
 
+_ANNOUNCED = re.compile(r"(?s)(?:(.*)(:|\b(?:is|are|be)\b))?(.*)")
 _SAYS_PLAN = re.compile(r"\b(?:answer|plan|solution|sequence|moves|actions|path|steps)\b", re.I)
 
 
