@@ -42,7 +42,7 @@ def item_hash(item: Item) -> str:
     pictures = [picture_hash(im) for im in item.images or ()]
     return content_hash([item.question, pictures, item.kind, item.options, item.answer])
 
-# %% ../nbs/api/41_bench.ipynb #6436b9e1
+# %% ../nbs/api/41_bench.ipynb #b964c113
 def _function_batches(answer: Callable, items: Sequence[Item], size: int, skip: set[int]) -> Iterator[Batch]:
     "Batches of a function from items to texts."
     for start in range(0, len(items), size):
@@ -60,9 +60,12 @@ def _function_batches(answer: Callable, items: Sequence[Item], size: int, skip: 
 
 def _matching(path: Path, keys: dict[str, str]) -> dict[str, dict]:
     "The rows of `path` whose key is the one wanted, by item id."
-    return {r["id"]: r for r in read_jsonl(path) if keys.get(r["id"]) == r["key"]} if path.is_file() else {}
+    rows = read_jsonl(path) if path.is_file() else []
+    if any(not isinstance(r, dict) or not {"id", "key"} <= set(r) for r in rows):
+        raise ValueError(f"{path} holds rows that are no answers (without id or key): choose another file")
+    return {r["id"]: r for r in rows if keys.get(r["id"]) == r["key"]}
 
-# %% ../nbs/api/41_bench.ipynb #01434f95
+# %% ../nbs/api/41_bench.ipynb #9ab41ef4
 def evaluate(
     model: Vlm | Callable[[list[Item]], list[str]],  # a model, or a function from items to texts
     items: Sequence[Item],
@@ -78,7 +81,9 @@ def evaluate(
     cache: dict | None = None,  # of picture features, see `models.encode_images`
 ) -> list[dict]:  # one row per item, in the order of `items`
     "Let `model` answer `items` into `path`, as far as it has not done so yet."
-    path, is_vlm = Path(path), isinstance(model, Vlm)
+    path, is_vlm, items = Path(path), isinstance(model, Vlm), list(items)
+    if batch_size < 1:
+        raise ValueError(f"{batch_size=}: allowed are 1 or more")
     if not items:
         raise ValueError("there are no items to evaluate on")
     if not is_vlm and not name:
@@ -90,8 +95,13 @@ def evaluate(
     who = model.hash if is_vlm else content_hash(f"function {name}")
     how = dict(max_new_tokens=max_new_tokens, temperature=temperature, system=system, prompt=prompt, seed=seed)
     hashes = [item_hash(item) for item in items]
+    settings = content_hash(how)
     keys = {i: content_hash([who, h, variant, how]) for i, h in zip(ids, hashes, strict=True)}
     known = _matching(path, keys)
+    try:
+        append_jsonl(path, [])  # before the first answer, not after it
+    except OSError as e:
+        raise OSError(f"cannot write {path}: {e.strerror}") from None
     if len(known) < len(ids):
         skip = {n for n, i in enumerate(ids) if i in known}
         batches = (
@@ -104,7 +114,7 @@ def evaluate(
                 dict(id=ids[n], question_type=items[n].metadata.get("question_type"), kind=items[n].kind,
                      variant=variant, text=text, gold=gold(items[n]), tokens=tokens,
                      seconds=round(batch.seconds / len(batch.rows), 4),
-                     item=hashes[n], model=who, name=name or model.name, key=keys[ids[n]])
+                     item=hashes[n], settings=settings, model=who, name=name or model.name, key=keys[ids[n]])
                 for n, text, tokens in zip(batch.rows, batch.texts, batch.tokens, strict=True)
                 if n not in skip
             ]  # fmt: skip
@@ -112,7 +122,7 @@ def evaluate(
         known = _matching(path, keys)
     return [known[i] for i in ids]
 
-# %% ../nbs/api/41_bench.ipynb #d76a522a
+# %% ../nbs/api/41_bench.ipynb #55374245
 def score(
     rows: Iterable[Mapping] | str | Path,  # what `evaluate` gave, or its file
     items: Sequence[Item],
@@ -126,9 +136,13 @@ def score(
     rows = [r for r in rows if variant in (None, r["variant"]) and model in (None, r["model"], r["name"])]
     ids = {str(item.id): item_hash(item) for item in items}
     rows = [r for r in rows if r["id"] in ids]
+    if not ids:
+        raise ValueError("there are no items to score")
     for what in ("variant", "model"):
         if len(found := sorted({r[what] for r in rows})) > 1:
             raise ValueError(f"{place} holds answers of several {what}s: say {what}=, one of {', '.join(found)}")
+    if len({r.get("settings") for r in rows}) > 1:
+        raise ValueError(f"{place} holds answers with several settings (prompt, tokens, temperature): score one call's")
     fits = {r["id"]: r for r in rows if r["item"] == ids[r["id"]]}
     for item in items:
         if str(item.id) not in fits:
@@ -138,7 +152,7 @@ def score(
             )
     return [_scores.score(item, fits[str(item.id)]["text"], **how) for item in items]
 
-# %% ../nbs/api/41_bench.ipynb #e13223e8
+# %% ../nbs/api/41_bench.ipynb #15491d19
 def _baseline_rows(items: Sequence[Item], of: Sequence[str], **how) -> dict[str, _scores.Baseline]:
     known = {"chance": _scores.chance, "majority": _scores.majority, "best constant": _scores.best_constant}
     if unknown := [b for b in of if b not in known]:
@@ -155,11 +169,15 @@ def table(
     **how,  # to the scorer of the baselines, as the results were scored
 ) -> pd.DataFrame:  # score, low, high: 0 to 1; n, clusters; unparsed: share
     "Results beside baselines, with intervals."
+    if not items:
+        raise ValueError("there are no items for a table")
     if by not in (None, "question_type"):
         raise ValueError(f"by is {by!r}, allowed: None or 'question_type'")
     for name, found in results.items():
-        if len(found) != len(items):
-            raise ValueError(f"{name!r} has {len(found)} scores for {len(items)} items, allowed: one for each")
+        if [s.id for s in found] != [item.id for item in items]:
+            raise ValueError(
+                f"{name!r} has {len(found)} scores for {len(items)} items, wants one for each in their order"
+            )
     blocks: dict[str, list[int]] = {}
     for n, item in enumerate(items):
         blocks.setdefault(str(item.metadata.get("question_type") or item.kind) if by else "all", []).append(n)

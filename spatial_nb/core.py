@@ -6,14 +6,15 @@
 __all__ = ['PACKAGES', 'rng', 'content_hash', 'nearest', 'root', 'data_root', 'package_folder', 'shipped', 'atomic', 'write_json',
            'read_json', 'read_jsonl', 'append_jsonl', 'write_jsonl', 'progress', 'Parameter', 'read_parameters',
            'code_hashes', 'read_declaration', 'input_path', 'input_hash', 'scrub', 'seed_interval', 'versions',
-           'git_state', 'Record', 'read_record', 'hold', 'Run', 'Picture']
+           'git_state', 'Record', 'read_record', 'hold', 'holder', 'Run', 'Picture']
 
-# %% ../nbs/api/00_core.ipynb #7ac49c63
+# %% ../nbs/api/00_core.ipynb #a5213ac6
 import ast
 import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 import tokenize
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
@@ -100,7 +102,7 @@ def nearest(
     shown = ", ".join(allowed[:12]) + (", ..." if len(allowed) > 12 else "")
     return (f"did you mean {guess!r}? " if guess else "") + f"(allowed: {shown or 'none'})"
 
-# %% ../nbs/api/00_core.ipynb #402b824d
+# %% ../nbs/api/00_core.ipynb #fa90cee4
 def _clone(start: Path) -> Path | None:
     "The clone that `start` lies in, or None."
     for folder in (start, *start.parents):
@@ -124,10 +126,10 @@ def root() -> Path:  # absolute
     return found
 
 
-def data_root() -> Path:  # may not exist: check the folder that you need
+def data_root() -> Path:  # absolute; may not exist: check the folder that you need
     "Where reference data is looked for: `SPATIAL_NB_DATA`, else `data/external` in the clone or the working directory."
     if given := os.environ.get("SPATIAL_NB_DATA"):
-        return Path(given)
+        return Path(given).absolute()
     try:
         return root() / "data" / "external"
     except FileNotFoundError:
@@ -208,16 +210,21 @@ def read_json(path: str | Path):
     except json.JSONDecodeError as e:
         raise ValueError(f"{path}, line {e.lineno}: not JSON ({e.msg})") from None
 
-# %% ../nbs/api/00_core.ipynb #ded8057d
+# %% ../nbs/api/00_core.ipynb #7a2384d7
 def read_jsonl(
     path: str | Path,  # a JSONL file, `.gz` too
 ) -> list[dict]:
     "The rows of `path`, without a last row that was cut off in the middle."
     path = Path(path)
     data = path.read_bytes()
-    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).split(b"\n")
+    try:
+        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).split(b"\n")
+    except (EOFError, OSError, zlib.error) as e:
+        raise ValueError(f"{path}: not a whole gzip file ({e})") from None
     rows = []
-    for i, line in enumerate(lines[:-1]):  # what follows the last line break is a torn row, or nothing
+    if _torn(lines[-1]):
+        lines.pop()
+    for i, line in enumerate(lines):
         if line.strip():
             try:
                 rows.append(json.loads(line))
@@ -226,12 +233,21 @@ def read_jsonl(
     return rows
 
 
+def _torn(line: bytes) -> bool:
+    "Whether a last `line` without a line break is nothing, or half a row: no part of an object is an object."
+    try:
+        json.loads(line)
+    except ValueError:
+        return line.strip()[:1] in (b"", b"{")
+    return False
+
+
 def _lines(rows) -> bytes:
     return b"".join(
         json.dumps(r, ensure_ascii=False, allow_nan=False, default=_jsonable).encode() + b"\n" for r in rows
     )
 
-# %% ../nbs/api/00_core.ipynb #a8efbd3a
+# %% ../nbs/api/00_core.ipynb #dc941744
 def append_jsonl(
     path: str | Path,  # the file, made if absent
     rows: Mapping | Iterable[Mapping],  # one row or several
@@ -245,7 +261,11 @@ def append_jsonl(
             f.seek(size - 1)
             if f.read(1) != b"\n":
                 f.seek(0)
-                f.truncate(f.read().rfind(b"\n") + 1)
+                end = (whole := f.read()).rfind(b"\n") + 1
+                if _torn(whole[end:]):
+                    f.truncate(end)
+                else:
+                    data = b"\n" + data
         f.write(data)
 
 
@@ -284,7 +304,7 @@ def progress(
         return line_bar(iterable, desc=desc, total=total, file=_LineFile(path), mininterval=0.5, ncols=60, ascii=False)
     return widget_bar(iterable, desc=desc, total=total, delay=2, leave=False)
 
-# %% ../nbs/api/00_core.ipynb #2938a3b3
+# %% ../nbs/api/00_core.ipynb #1cdbcd64
 def _annotation(tree, value) -> tuple[str, str | None, bool]:
     "(type, element type, may be None) of an annotation's syntax tree; without one, the type of the default `value`."
     if tree is None:
@@ -305,7 +325,7 @@ def _fit(value, kind: str, element: str | None = None):
         return _WORDS[str(value).lower()]
     if kind == "int" and (isinstance(value, str) or (number and value == int(value))):
         return int(value)
-    if kind == "float" and (number or isinstance(value, str)):
+    if kind == "float" and (number or isinstance(value, str)) and math.isfinite(float(value)):
         return float(value)
     if kind == "str" and isinstance(value, str):
         return value
@@ -317,7 +337,7 @@ def _fit(value, kind: str, element: str | None = None):
         return [_fit(v, element) for v in value] if element else list(value)
     raise ValueError(f"not a {kind}")
 
-# %% ../nbs/api/00_core.ipynb #00152a3f
+# %% ../nbs/api/00_core.ipynb #f23ac18b
 @dataclass(frozen=True)
 class Parameter:
     "One line of a stage's parameters cell: `name: type = default  # help`."
@@ -337,10 +357,16 @@ class Parameter:
         if optional and (value is None or value == "None"):
             return None
         try:
-            return _fit(value, kind, element)
-        except (ValueError, SyntaxError, OverflowError):
+            found = _fit(value, kind, element)
+        except (ValueError, TypeError, SyntaxError, OverflowError):
             hint = f" ({self.help})" if self.help else ""
             raise ValueError(f"{where}parameter {self.name!r} is {value!r}, wants {self.type}{hint}") from None
+        amounts = [v for v in (found if isinstance(found, list) else [found]) if isinstance(v, (int, float))]
+        if any(v < 0 for v in amounts):
+            raise ValueError(f"{where}parameter {self.name!r} is {value!r}, wants nothing below 0")
+        if self.name == "seeds" and (not found or len(set(amounts)) < len(found)):
+            raise ValueError(f"{where}parameter 'seeds' is {value!r}, wants one or more, each once")
+        return found
 
 # %% ../nbs/api/00_core.ipynb #680562a4
 def _code_cells(
@@ -505,7 +531,7 @@ def input_hash(
         write_json(known, {"path": path, "touched": touched, "hash": found})
     return found
 
-# %% ../nbs/api/00_core.ipynb #90aac3c3
+# %% ../nbs/api/00_core.ipynb #280174d1
 _SECRET = re.compile(r"(^|_)(api_?key|key|token|secret|passw(or)?d|credentials?)$", re.I)
 
 
@@ -514,10 +540,10 @@ def scrub(text: str) -> str:
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= 8:
             text = text.replace(value, f"<{name}>")
-    places = [(os.environ.get("SPATIAL_NB_DATA", ""), "<data>"), (str(root()), "."), (sys.prefix, "<env>")]
-    for place, word in [*places, (str(Path.home()), "~")]:
+    data = str(data_root()) if os.environ.get("SPATIAL_NB_DATA") else ""
+    for place, word in [(data, "<data>"), (str(root()), "."), (sys.prefix, "<env>"), (str(Path.home()), "~")]:
         if len(place) > 1:
-            text = re.sub(re.escape(place.rstrip("/")) + r"(?![\w.-])", word, text)
+            text = re.sub(re.escape(place) + r"(?![\w.-])", word, text)
     return re.sub(re.escape(tempfile.gettempdir()) + r"/[\w.-]+", "<tmp>", text)
 
 # %% ../nbs/api/00_core.ipynb #d8b974d5
@@ -628,7 +654,7 @@ def read_record(path: str | Path) -> Record:
     "The record in the file `path`."
     return Record(read_json(path))
 
-# %% ../nbs/api/00_core.ipynb #e3503877
+# %% ../nbs/api/00_core.ipynb #797022d8
 def _parameter_values(notebook: Path, params: Mapping) -> tuple[dict, list[str]]:
     "The checked values of the parameters that `notebook` declares, and which of them were passed to it."
     declared = read_parameters(notebook)
@@ -645,6 +671,8 @@ def _parameter_values(notebook: Path, params: Mapping) -> tuple[dict, list[str]]
             )
     injected = [c for c in params.get("In", []) if c.startswith("# Parameters\n")]  # papermill's own cell
     named = {n.id for c in injected for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Name)}
+    if unknown := sorted(named - set(declared)):
+        raise ValueError(f"{notebook.stem}: no parameter {unknown[0]!r}: {nearest(unknown[0], declared)}")
     passed = [n for n, v in values.items() if n in named or v != declared[n].default]
     return values, passed
 
@@ -667,6 +695,21 @@ def hold(
         raise RuntimeError(f"{what} is being run by process {pid}: wait for it, or stop it") from None
     owner.write_text(str(os.getpid()))
     return lock
+
+
+def holder(path: str | Path) -> str | None:  # process id; None: nobody
+    "Who holds the lock at `path`."
+    from filelock import FileLock, Timeout
+
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        with FileLock(path, timeout=0):
+            return None
+    except Timeout:
+        owner = path.with_suffix(".pid")
+        return owner.read_text() if owner.is_file() else "?"
 
 # %% ../nbs/api/00_core.ipynb #ee0bb27b
 class Run:

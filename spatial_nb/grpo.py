@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Reward', 'REWARDS', 'GARBAGE', 'correct', 'tagged', 'perfect', 'check_rewards', 'reward_of', 'probe', 'train']
 
-# %% ../nbs/api/51_grpo.ipynb #c774cf5b
+# %% ../nbs/api/51_grpo.ipynb #0bad877e
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +22,8 @@ from spatial_nb.sft import (
     Rows,
     Trained,
     _show,
+    check_schedule,
+    claim,
     common_arguments,
     first_lineage,
     folder_for,
@@ -210,7 +212,7 @@ def _probe(vlm: Vlm, items: Sequence[Item], rewards: dict[str, Reward], p: dict,
         )
     return ", ".join(f"{k} {v:.3f}" for k, v in seen.items())
 
-# %% ../nbs/api/51_grpo.ipynb #e0c970d0
+# %% ../nbs/api/51_grpo.ipynb #ff006df7
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -246,6 +248,7 @@ def train(
     "Train `vlm` by reward on `items`."
     params = recipe(locals())
     _check_sizes(params, items, rewards, save_every)
+    check_schedule(lr, steps, warmup, schedule)
     params |= {"weights": {n: (weights or {}).get(n, 1.0) for n in rewards}, "rewards": list(rewards)}
     params["steps"] = steps or max(1, len(items) // prompts * updates)
     parent, out = vlm, folder_for(out)
@@ -256,6 +259,7 @@ def train(
     begun = any(out.glob("checkpoint-*/lineage.json")) or (out / "model").exists()
     seen = "as before" if begun else _probe(vlm, items[:probe_prompts], rewards, params, seed, cache)
     lineage = first_lineage("grpo", parent, rows, seed, params)
+    claim(out, lineage)
     vlm = prepare(vlm, rows, lora_rank, freeze_vision, seed, cache)
     notes = {"rewards": ", ".join(f"{n} x {params['weights'][n]:g} judges {k} items" for n, k in judged.items()),
              "a step": f"{prompts} prompts x {generations} completions", "probe": seen}  # fmt: skip

@@ -8,7 +8,7 @@ __all__ = ['SPECIAL', 'TAGS', 'CHAT', 'VISION', 'TEXT', 'LINEAR', 'GROUP', 'trai
            'fast_vision', 'Features', 'eyes_hash', 'encode_images', 'stand_in', 'seeing', 'Batch', 'prompt_text',
            'prompt_ids', 'complete', 'generate']
 
-# %% ../nbs/api/40_models.ipynb #9b04e9ca
+# %% ../nbs/api/40_models.ipynb #b98d6c78
 import copy
 import importlib
 import json
@@ -27,7 +27,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from torch import nn
 
-from .core import atomic, content_hash, nearest, progress, shipped, write_json
+from .core import atomic, content_hash, nearest, progress, read_json, shipped, write_json
 from .items import Item, messages, picture_hash
 
 # %% ../nbs/api/40_models.ipynb #9c3a2bca
@@ -351,7 +351,7 @@ def _one_line(error: BaseException) -> str:
     "The first line of an error, shortened."
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
-# %% ../nbs/api/40_models.ipynb #93fcdb79
+# %% ../nbs/api/40_models.ipynb #1d43abae
 def load(
     path_or_name: str | Path = "tiny-vlm",  # what ships, a folder, or a hub id
     device: str = "auto",  # "auto": the GPU where there is one, else the CPU
@@ -363,8 +363,8 @@ def load(
     dtype = dtype or (torch.bfloat16 if device.startswith("cuda") else torch.float32)
     if local and (Path(place) / "adapter_config.json").is_file():
         return _load_adapter(Path(place), device, dtype)
-    if local and not (Path(place) / "config.json").is_file():
-        raise ValueError(f"{place} is not a checkpoint: it has no config.json")
+    if local:
+        _need_files(Path(place))
     try:
         with quiet():
             model, info = AutoModelForImageTextToText.from_pretrained(
@@ -378,17 +378,26 @@ def load(
     return Vlm(model.to(device).eval(), processor, Path(place).name if local else place)
 
 
+def _need_files(folder: Path) -> None:
+    "Raise where `folder` lacks what no checkpoint with its processor can do without."
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is not a checkpoint: it has no config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise ValueError(f"{folder} is not a whole checkpoint: it has no tokenizer.json")
+
+
 def _load_adapter(folder: Path, device: str, dtype) -> Vlm:
     "Load a saved adapter on the base that its configuration names."
     from peft import PeftModel
 
-    base = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    config = read_json(folder / "adapter_config.json")
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not base:
         raise ValueError(f"{folder} is an adapter that names no base model: load the base, then peft.PeftModel")
     vlm = load(base, device, dtype)
     return Vlm(PeftModel.from_pretrained(vlm.model, folder).eval(), vlm.processor, folder.name)
 
-# %% ../nbs/api/40_models.ipynb #c08d728b
+# %% ../nbs/api/40_models.ipynb #5ecf62d0
 def load_weights(
     vlm: Vlm,  # changed in place; with an adapter, if the folder holds one
     folder: str | Path,
@@ -404,6 +413,9 @@ def load_weights(
         if got.unexpected_keys or any("lora_" in k and ".default." in k for k in got.missing_keys):
             raise ValueError(f"the adapter in {folder} does not fit {vlm.name}")
         return vlm
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    if not isinstance(config, dict) or config.get("model_type") != model.config.model_type:
+        raise ValueError(f"{folder} is no checkpoint of a {model.config.model_type}, as {vlm.name} is")
     with quiet():
         saved, info = type(model).from_pretrained(
             folder, dtype=vlm.dtype, use_safetensors=True, output_loading_info=True

@@ -8,19 +8,20 @@ __all__ = ['PUBLISHED_PROFILES', 'COMMANDS', 'Stage', 'find_stages', 'read_profi
            'show_results', 'published_state', 'show_status', 'show_dry_run', 'reproduce_command', 'status_command',
            'main']
 
-# %% ../nbs/api/70_reproduce.ipynb #f267fc8e
+# %% ../nbs/api/70_reproduce.ipynb #a310b8aa
 import argparse
 import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
@@ -34,7 +35,9 @@ from spatial_nb.core import (
     atomic,
     code_hashes,
     content_hash,
+    data_root,
     hold,
+    holder,
     input_hash,
     input_path,
     nearest,
@@ -158,7 +161,7 @@ def _checked(stage: Stage, name: str, value, where: str):
         raise ValueError(f"{where}no parameter {name!r}: {nearest(name, own)}")
     return stage.parameters[name].check(value, where)
 
-# %% ../nbs/api/70_reproduce.ipynb #495b916a
+# %% ../nbs/api/70_reproduce.ipynb #facc0d3f
 @dataclass(frozen=True)
 class Job:
     "One stage with its values."
@@ -166,6 +169,7 @@ class Job:
     stage: Stage
     values: dict  # every parameter
     out: Path  # runs/<profile>
+    passed: dict = field(default_factory=dict)  # those of them that were set by hand
 
     @property
     def name(self) -> str:
@@ -191,7 +195,7 @@ class Job:
     def work(self) -> Path:
         return self.out / "work" / self.name
 
-# %% ../nbs/api/70_reproduce.ipynb #5ad0a996
+# %% ../nbs/api/70_reproduce.ipynb #df2896b4
 def _find(name: str, stages: Mapping[str, Stage]) -> str:
     "The stage that `name` means: its whole name, or the only one that starts so (`30`)."
     begin = [s for s in stages if s.startswith(name)]
@@ -235,14 +239,21 @@ def plan(
             raise ValueError(f"stage {name}: its parameters cell lacks {missing[0]!r}, which every stage has")
         values = {p.name: p.check(p.default, f"{name}: default of ") for p in stage.parameters.values()}
         values |= said.get(name, {}) | passed[name] | {"profile": profile, "out": f"runs/{profile}"}
-        job = Job(stage, values, root() / "runs" / profile)
+        job = Job(stage, values, root() / "runs" / profile, passed[name])
         needed = () if stage.last else (n for n in stage.needs if n not in chosen)
         if absent := [n for n in needed if not (job.out / "records" / f"{n}.json").is_file()]:
             raise ValueError(f"{name} needs {absent[0]}, which has not run in {profile}: add --stage {absent[0]}")
         jobs.append(job)
     return jobs
 
-# %% ../nbs/api/70_reproduce.ipynb #f05b090a
+# %% ../nbs/api/70_reproduce.ipynb #c5fcf6ec
+def _record_hash(path: Path) -> str:
+    try:
+        return read_record(path).hash()
+    except (ValueError, TypeError, AttributeError):
+        return "cannot be read"
+
+
 def _depends(job: Job) -> dict[str, dict]:
     "All that the result of `job` depends on, as it is now."
     records = {n: job.out / "records" / f"{n}.json" for n in job.stage.needs}
@@ -250,7 +261,7 @@ def _depends(job: Job) -> dict[str, dict]:
         "code": job.stage.code,
         "parameter": job.values,
         "data": {name: input_hash(name) for name in job.stage.reads},
-        "record": {n: read_record(p).hash() for n, p in records.items() if p.is_file()},
+        "record": {n: _record_hash(p) for n, p in records.items() if p.is_file()},
     }
     return json.loads(json.dumps(now))  # as it will be read back
 
@@ -272,15 +283,19 @@ def reasons(job: Job) -> list[str]:  # empty: it is up to date
     if not job.receipt.is_file():
         started = job.partial.is_file() or job.work.is_dir()
         return ["interrupted, goes on" if started else "never run"]
-    receipt = read_json(job.receipt)
-    if receipt["state"] == "failed":
-        return [f"failed in cell {receipt['cell']}: {receipt['error']}"]
+    try:
+        receipt = read_json(job.receipt)
+        if receipt["state"] == "failed":
+            return [f"failed in cell {receipt['cell']}: {receipt['error']}"]
+        made, depends = receipt["made"], dict(receipt["depends"])
+    except (ValueError, TypeError, KeyError):
+        return [f"{job.receipt.relative_to(root())} cannot be read"]
     gone = [p for p in (job.record, job.notebook) if not p.is_file()]
     if gone:
         return [f"{gone[0].relative_to(root())} is gone"]
-    if receipt["made"] != content_hash(job.record):
+    if made != content_hash(job.record):
         return ["its record was changed by something else"]
-    return _changes(receipt["depends"], _depends(job))
+    return _changes(depends, _depends(job))
 
 # %% ../nbs/api/70_reproduce.ipynb #ca48bff1
 class _Ticker:
@@ -361,7 +376,7 @@ class StageFailed(Exception):
         super().__init__(f"cell {cell}: {error}")
         self.cell, self.error, self.report = cell, error, report
 
-# %% ../nbs/api/70_reproduce.ipynb #6510fa6b
+# %% ../nbs/api/70_reproduce.ipynb #3b8a2394
 def run_notebook(
     job: Job,
     title: str = "",  # before the cell's number in the line of progress
@@ -378,6 +393,7 @@ def run_notebook(
     package = package_folder().parent  # else the kernel might not find it, or another one
     environment = {
         "SPATIAL_NB_ROOT": str(root()),
+        "SPATIAL_NB_DATA": str(data_root()),  # a relative one is relative to where the command runs
         "SPATIAL_NB_PROGRESS": str(bar),
         "SPATIAL_NB_KEEP_WORK": "1" if keep_work else None,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")])),
@@ -447,7 +463,7 @@ def _check_record(job: Job, before: int | None) -> None:
         name = wrong[0]
         raise StageFailed("-", f"it ran with {name} = {told.get(name)!r}, but {job.values[name]!r} was passed")
 
-# %% ../nbs/api/70_reproduce.ipynb #4b527917
+# %% ../nbs/api/70_reproduce.ipynb #b1d7e232
 def run_job(
     job: Job,
     title: str = "",  # shown while it runs
@@ -470,6 +486,7 @@ def run_job(
             {"stage": job.name, "state": "failed", "cell": e.cell, "error": scrub(e.error), "notebook": where.name},
         )
         again = f"spatial-nb reproduce --profile {job.values['profile']} --stage {job.name}"
+        again += "".join(f" --set {shlex.quote(f'{k}={v}')}" for k, v in job.passed.items())
         more = f"  notebook so far: {where.relative_to(root())}\n  when mended: {again}"
         if any(p.name != "run.json" for p in job.work.glob("*")):
             more += f"\n  to go on from what it left in {job.work.relative_to(root())}: add --keep-work"
@@ -669,13 +686,20 @@ def show_results(results: list[Result]) -> None:
     if all(r.state in ("up to date", "skipped") for r in results):
         print(f"Nothing has changed: {current} of {len(results)} stages are up to date.")
 
-# %% ../nbs/api/70_reproduce.ipynb #db479d89
+# %% ../nbs/api/70_reproduce.ipynb #bdbb6ffe
 def published_state(job: Job) -> str:
     "What has changed since the committed record of `job` was made."
     path = root() / "data" / "records" / job.values["profile"] / f"{job.name}.json"
     if not path.is_file():
         return "-"
-    record, now = read_record(path), _depends(job)
+    now = _depends(job)
+    try:
+        record = read_record(path)
+        whole = {"code", "data", "parameters"} <= set(record)
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        return f"{path.name} cannot be read"
     data = {k: v for k, v in now["data"].items() if v != "absent"}  # cannot be compared on this machine
     then = {"code": record["code"], "data": {k: record["data"].get(k) for k in data}, "parameter": record["parameters"]}
     changed = _changes(then, {"code": now["code"], "data": data, "parameter": now["parameter"]})
@@ -704,6 +728,8 @@ def show_status(profile: str = "smoke") -> None:
         text = f"stale: {_short(why)}" if why else "up to date"
         if why and why[0].startswith(("never", "interrupted", "failed")):
             text = why[0] + (f"\n{_relative(job.partial)}" if why[0].startswith("failed") else "")
+        if running := holder(job.out / "work" / f".{job.name}.lock"):
+            text = f"running (process {running})"
         rows.append([job.name, text, published_state(job)])
     _show_table(f"profile {profile}", {"stage": {"no_wrap": True}, "state": {}, "published record": {}}, rows)
 

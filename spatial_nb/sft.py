@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Row', 'Rows', 'answer_ids', 'tokenize', 'make_packs', 'shared_start', 'Collate', 'Plan', 'token_counts', 'recipe',
-           'first_lineage', 'find_checkpoint', 'own_random_state', 'Trained', 'run_trainer', 'clean', 'prepare',
-           'common_arguments', 'folder_for', 'train']
+           'first_lineage', 'find_checkpoint', 'claim', 'own_random_state', 'Trained', 'run_trainer', 'clean',
+           'prepare', 'common_arguments', 'check_schedule', 'folder_for', 'train']
 
-# %% ../nbs/api/50_sft.ipynb #9fd91595
+# %% ../nbs/api/50_sft.ipynb #e2fd167f
 import json
 import os
 import random
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import content_hash, progress, read_json, rng, write_json
+from .core import content_hash, nearest, progress, read_json, rng, write_json
 from .fit import MuonAdamW
 from .items import Item, gold, messages, picture_hash
 from spatial_nb.models import (
@@ -42,7 +42,7 @@ from spatial_nb.models import (
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ.get("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# %% ../nbs/api/50_sft.ipynb #7b835444
+# %% ../nbs/api/50_sft.ipynb #16a87e22
 @dataclass(frozen=True)
 class Row:
     "An item as token ids."
@@ -74,6 +74,8 @@ def answer_ids(
     prompt: str | None = None,
 ) -> list[int]:
     "The ids of `text` as the chat template puts it after the prompt of `item`, with the end token."
+    if not isinstance(text, str):
+        raise ValueError(f"item {item.id!r}: what to teach is {text!r}, wants a text")
     chat = messages(item, system=system, prompt=prompt)
     said = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
     whole = vlm.processor.apply_chat_template(chat + said, tokenize=False)
@@ -303,20 +305,29 @@ def first_lineage(method: str, parent: Vlm, rows: Rows, seed: int, params: dict)
     data = {"parent": parent.hash, "parent_name": parent.name, "data": rows.hash, "dtype": str(parent.dtype)}
     return data | {"method": method, "seed": seed, "params": params}
 
-# %% ../nbs/api/50_sft.ipynb #1c4c3e9b
+# %% ../nbs/api/50_sft.ipynb #df9ae1e8
 def find_checkpoint(
     out: Path,  # a run's folder
     lineage: dict,  # of the run that is to go on
 ) -> Path | None:
     "The newest whole checkpoint in `out`, or None; what was cut off is removed."
-    whole = []
-    for folder in sorted(out.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])):
-        if (folder / "lineage.json").is_file():
-            _same_run(folder, lineage)
-            whole.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return whole[-1] if whole else None
+    there = [p for p in out.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    whole = [p for p in there if (p / "lineage.json").is_file()]
+    for folder in whole:
+        _same_run(folder, lineage)
+    for folder in set(there) - set(whole):
+        if not (out / "started.json").is_file():
+            raise ValueError(f"{folder} is no checkpoint of this program: choose another folder for the run")
+        shutil.rmtree(folder)
+    return max(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
+
+
+def claim(out: Path, lineage: dict) -> None:
+    "Make `out` the folder of the run with this `lineage`, or raise where it holds another."
+    if (out / "model" / "lineage.json").is_file():
+        _same_run(out / "model", lineage)
+    find_checkpoint(out, lineage)
+    write_json(out / "started.json", lineage)
 
 
 @contextmanager
@@ -454,7 +465,7 @@ def clean(vlm: Vlm) -> None:
             vlm.model.delete_adapter(name)
     vlm.model.eval()
 
-# %% ../nbs/api/50_sft.ipynb #126a7607
+# %% ../nbs/api/50_sft.ipynb #7759b8c2
 def prepare(
     vlm: Vlm,
     rows: Rows,  # gets the features of its pictures, where the tower is frozen
@@ -491,6 +502,16 @@ def common_arguments(vlm: Vlm, out: Path, p: dict) -> dict:
         warmup_steps=round(p["warmup"] * p["steps"]), max_grad_norm=p["clip"],
         gradient_checkpointing=p["gradient_checkpointing"],
     )  # fmt: skip
+
+
+def check_schedule(lr: float, steps: int | None, warmup: float, schedule: str) -> None:
+    "Raise a ValueError where one of them cannot be."
+    from transformers import SchedulerType
+
+    if schedule not in (known := [s.value for s in SchedulerType]):
+        raise ValueError(f"{schedule=}: {nearest(schedule, known)}")
+    if not (0 < lr < float("inf") and 0 <= warmup <= 1 and (steps is None or steps >= 1)):
+        raise ValueError(f"{lr=}, {steps=}, {warmup=}: allowed are a rate above 0, 1 step or more, a share of 0 to 1")
 
 
 def folder_for(out: str | Path) -> Path:
@@ -532,7 +553,7 @@ def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict, muon: 
 
     return make
 
-# %% ../nbs/api/50_sft.ipynb #d91f90ad
+# %% ../nbs/api/50_sft.ipynb #d02f64c0
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -564,12 +585,18 @@ def train(
     params = recipe(locals())
     if min(batch, accumulation, pack) < 1:
         raise ValueError(f"{batch=}, {accumulation=}, {pack=}: allowed are 1 or more")
+    if muon and lora_rank:
+        raise ValueError(f"{muon=} with {lora_rank=}: Muon is for full matrices, allowed is one of the two")
+    if not epochs > 0:
+        raise ValueError(f"{epochs=}: allowed is more than 0")
+    check_schedule(lr, steps, warmup, schedule)
     parent, out = vlm, folder_for(out)
     rows = tokenize(vlm, items, answer, system, prompt, max_length)
-    lineage = first_lineage("sft", parent, rows, seed, params)
-    vlm = prepare(vlm, rows, lora_rank, freeze_vision, seed, cache)
     packs = make_packs(rows.rows, pack, seed)
     params["steps"] = steps or max(1, round(epochs * len(packs) / (batch * accumulation)))
+    lineage = first_lineage("sft", parent, rows, seed, params)
+    claim(out, lineage)
+    vlm = prepare(vlm, rows, lora_rank, freeze_vision, seed, cache)
     plan = Plan("sft", len(items), len(rows.images), token_counts(rows.rows), batch, accumulation, params["steps"],
                 rows.features is not None, parameter_table(vlm.model), len(packs))  # fmt: skip
     _show(plan)
@@ -577,6 +604,4 @@ def train(
     arguments |= dict(
         per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, weight_decay=weight_decay
     )
-    if muon and lora_rank:
-        raise ValueError(f"{muon=} with {lora_rank=}: Muon is for full matrices, allowed is one of the two")
     return run_trainer(vlm, _maker(vlm, rows, packs, arguments, muon), rows, out, lineage, plan, callbacks)

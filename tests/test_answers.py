@@ -16,8 +16,8 @@ PARSERS = [answers.choice, answers.number, answers.yes_no, answers.boxes, answer
 @pytest.fixture(scope="module")
 def blink():
     folder = data_root() / "blink_completions"
-    if not folder.exists():
-        pytest.skip(f"{folder.name} not found under SPATIAL_NB_DATA")
+    if not (folder / "options.json").is_file():
+        pytest.skip(f"{folder.name}/options.json not found under SPATIAL_NB_DATA")
     texts = {k.replace(" ", "_"): v for k, v in json.loads((folder / "options.json").read_text()).items()}
     out = {}
     for path in sorted(folder.glob("*.jsonl.gz")):

@@ -140,7 +140,7 @@ def test_labelled_pictures_are_asked_the_same_kinds_as_rendered_ones(tmp_path):
 
 def test_real_pictures_are_asked_the_same_kinds_as_rendered_ones():
     folder = data_root() / "clevr_humans"
-    if not folder.is_dir():
+    if not (folder / "objects.jsonl").is_file():
         pytest.skip(f"{folder} not found (SPATIAL_NB_DATA)")
     items = clevr.read_labelled(folder, per_picture=len(SEE))
     assert {i.metadata["question_type"] for i in items} == set(SEE)

@@ -294,6 +294,33 @@ lock = hold(sys.argv[1], "x"); print(os.getpid(), flush=True); time.sleep(30)"""
     assert run() == 0  # a killed process holds no lock
 
 
+def test_status_says_what_another_process_runs(clone, in_process, capsys):
+    held = """import os, sys, time; from spatial_nb.core import hold
+lock = hold(sys.argv[1], "x"); print(os.getpid(), flush=True); time.sleep(30)"""
+    lock = clone / "runs/smoke/work/.10_other.lock"
+    with subprocess.Popen([sys.executable, "-c", held, str(lock)], stdout=subprocess.PIPE, text=True) as other:
+        pid = other.stdout.readline().strip()
+        main(["status"])
+        other.kill()
+    assert f"running (process {pid})" in capsys.readouterr().out
+    main(["status"])
+    assert "running" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_a_broken_receipt_or_record_is_a_reason_to_run_again(clone, in_process, capsys, text):
+    assert run(["--profile", "small"]) == 0
+    for broken in ("runs/small/receipts/10_other.json", "data/records/small/00_first.json"):
+        (clone / broken).write_text(text)
+    capsys.readouterr()
+    assert main(["status", "--profile", "small"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "10_other.json cannot be read" in shown and "00_first.json" in shown
+    assert run(["--profile", "small"]) == 0 and in_process[3:] == ["10_other"]
+    (clone / "runs/small/records/10_other.json").write_text(text)
+    assert run(["--profile", "small"]) == 0 and in_process[4:] == ["10_other"]
+
+
 # Publishing
 
 
@@ -409,6 +436,9 @@ def test_a_stage_is_a_plain_papermill_notebook(clone, monkeypatch):
     done = subprocess.run([*map(str, words), "-k", "python3"], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_record(clone / "runs/smoke/records/10_other.json")["passed"] == ["steps"]
+    words[-2] = "stesp"
+    done = subprocess.run([*map(str, words), "-k", "python3"], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 1 and "no parameter 'stesp': did you mean 'steps'?" in done.stderr
 
 
 @pytest.mark.slow
