@@ -171,9 +171,10 @@ def _maker(vlm: Vlm, items, rows: Rows, rewards, arguments: dict, words: tuple, 
 
     return make
 
-# %% ../nbs/api/51_grpo.ipynb #16b4d16e
+# %% ../nbs/api/51_grpo.ipynb #ee074443
 def _check_sizes(p: dict, items: Sequence[Item], rewards: dict[str, Reward], save_every: int) -> None:
     "Raise where the numbers of a run do not fit together."
+    check_schedule(*(p[k] for k in ("lr", "steps", "warmup", "schedule")))
     total = p["prompts"] * p["generations"]
     if p["generations"] < 2 or p["prompts"] < 1 or p["batch"] < 1 or total % p["batch"]:
         sizes = ", ".join(f"{k}={p[k]}" for k in ("prompts", "generations", "batch"))
@@ -212,7 +213,7 @@ def _probe(vlm: Vlm, items: Sequence[Item], rewards: dict[str, Reward], p: dict,
         )
     return ", ".join(f"{k} {v:.3f}" for k, v in seen.items())
 
-# %% ../nbs/api/51_grpo.ipynb #ff006df7
+# %% ../nbs/api/51_grpo.ipynb #b324b0f3
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -248,7 +249,6 @@ def train(
     "Train `vlm` by reward on `items`."
     params = recipe(locals())
     _check_sizes(params, items, rewards, save_every)
-    check_schedule(lr, steps, warmup, schedule)
     params |= {"weights": {n: (weights or {}).get(n, 1.0) for n in rewards}, "rewards": list(rewards)}
     params["steps"] = steps or max(1, len(items) // prompts * updates)
     parent, out = vlm, folder_for(out)
