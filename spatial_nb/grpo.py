@@ -213,7 +213,7 @@ def _probe(vlm: Vlm, items: Sequence[Item], rewards: dict[str, Reward], p: dict,
         )
     return ", ".join(f"{k} {v:.3f}" for k, v in seen.items())
 
-# %% ../nbs/api/51_grpo.ipynb #b324b0f3
+# %% ../nbs/api/51_grpo.ipynb #57fb2079
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -258,8 +258,7 @@ def train(
         raise ValueError("freeze_vision=False with items with pictures and items without: allowed is one sort")
     begun = any(out.glob("checkpoint-*/lineage.json")) or (out / "model").exists()
     seen = "as before" if begun else _probe(vlm, items[:probe_prompts], rewards, params, seed, cache)
-    lineage = first_lineage("grpo", parent, rows, seed, params)
-    claim(out, lineage)
+    lineage = claim(out, first_lineage("grpo", parent, rows, seed, params))
     vlm = prepare(vlm, rows, lora_rank, freeze_vision, seed, cache)
     notes = {"rewards": ", ".join(f"{n} x {params['weights'][n]:g} judges {k} items" for n, k in judged.items()),
              "a step": f"{prompts} prompts x {generations} completions", "probe": seen}  # fmt: skip

@@ -305,7 +305,7 @@ def first_lineage(method: str, parent: Vlm, rows: Rows, seed: int, params: dict)
     data = {"parent": parent.hash, "parent_name": parent.name, "data": rows.hash, "dtype": str(parent.dtype)}
     return data | {"method": method, "seed": seed, "params": params}
 
-# %% ../nbs/api/50_sft.ipynb #df9ae1e8
+# %% ../nbs/api/50_sft.ipynb #0ede1830
 def find_checkpoint(
     out: Path,  # a run's folder
     lineage: dict,  # of the run that is to go on
@@ -322,12 +322,13 @@ def find_checkpoint(
     return max(whole, key=lambda p: int(p.name.removeprefix("checkpoint-")), default=None)
 
 
-def claim(out: Path, lineage: dict) -> None:
+def claim(out: Path, lineage: dict) -> dict:  # `lineage`
     "Make `out` the folder of the run with this `lineage`, or raise where it holds another."
     if (out / "model" / "lineage.json").is_file():
         _same_run(out / "model", lineage)
     find_checkpoint(out, lineage)
     write_json(out / "started.json", lineage)
+    return lineage
 
 
 @contextmanager
@@ -553,7 +554,7 @@ def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict, muon: 
 
     return make
 
-# %% ../nbs/api/50_sft.ipynb #d02f64c0
+# %% ../nbs/api/50_sft.ipynb #44ab51cc
 def train(
     vlm: Vlm,  # trained in place
     items: Sequence[Item],
@@ -594,8 +595,7 @@ def train(
     rows = tokenize(vlm, items, answer, system, prompt, max_length)
     packs = make_packs(rows.rows, pack, seed)
     params["steps"] = steps or max(1, round(epochs * len(packs) / (batch * accumulation)))
-    lineage = first_lineage("sft", parent, rows, seed, params)
-    claim(out, lineage)
+    lineage = claim(out, first_lineage("sft", parent, rows, seed, params))
     vlm = prepare(vlm, rows, lora_rank, freeze_vision, seed, cache)
     plan = Plan("sft", len(items), len(rows.images), token_counts(rows.rows), batch, accumulation, params["steps"],
                 rows.features is not None, parameter_table(vlm.model), len(packs))  # fmt: skip
