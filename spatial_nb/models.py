@@ -142,7 +142,7 @@ def _digest(
         lines.append(f"{name} {t.dtype} {tuple(t.shape)} {content_hash(raw)}")
     return content_hash("\n".join(lines))
 
-# %% ../nbs/api/40_models.ipynb #0a7118ff
+# %% ../nbs/api/40_models.ipynb #d304ff43
 @dataclass
 class Vlm:
     "A vision-language model with its processor; `name` says where it came from."
@@ -176,8 +176,9 @@ class Vlm:
             settings |= {k: getattr(ip, k, None) for k in ("image_mean", "image_std", "resample", "do_resize")}
             text = json.dumps(settings, default=lambda o: str(dict(o) if hasattr(o, "keys") else o))
             chat = self.processor.chat_template or self.tokenizer.chat_template or ""
-            words = self.tokenizer.backend_tokenizer.to_str()
-            self._known = (stamp, _digest(self.model.state_dict().items(), str(off), text, chat, words))
+            words = type(tok := self.tokenizer.backend_tokenizer).from_str(tok.to_str())
+            words.no_padding(), words.no_truncation()  # how it was called last is no part of it
+            self._known = (stamp, _digest(self.model.state_dict().items(), str(off), text, chat, words.to_str()))
         return self._known[1]
 
     def __repr__(self) -> str:
