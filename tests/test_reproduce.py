@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -282,26 +283,25 @@ print(sorted({"torch", "transformers", "papermill", "trl", "datasets", "jax"} & 
     assert time.time() - began < 5
 
 
-def test_two_runs_on_one_profile_the_second_says_so(clone, in_process, capsys):
+@contextmanager
+def another_process_holds(lock: Path):
     held = """import os, sys, time; from spatial_nb.core import hold
 lock = hold(sys.argv[1], "x"); print(os.getpid(), flush=True); time.sleep(30)"""
-    lock = clone / "runs/smoke/.lock"
     with subprocess.Popen([sys.executable, "-c", held, str(lock)], stdout=subprocess.PIPE, text=True) as other:
-        pid = other.stdout.readline().strip()
-        code = run()
+        yield other.stdout.readline().strip()
         other.kill()
+
+
+def test_two_runs_on_one_profile_the_second_says_so(clone, in_process, capsys):
+    with another_process_holds(clone / "runs/smoke/.lock") as pid:
+        code = run()
     assert code == 1 and f"the profile smoke is being run by process {pid}" in capsys.readouterr().err
     assert run() == 0  # a killed process holds no lock
 
 
 def test_status_says_what_another_process_runs(clone, in_process, capsys):
-    held = """import os, sys, time; from spatial_nb.core import hold
-lock = hold(sys.argv[1], "x"); print(os.getpid(), flush=True); time.sleep(30)"""
-    lock = clone / "runs/smoke/work/.10_other.lock"
-    with subprocess.Popen([sys.executable, "-c", held, str(lock)], stdout=subprocess.PIPE, text=True) as other:
-        pid = other.stdout.readline().strip()
+    with another_process_holds(clone / "runs/smoke/work/.10_other.lock") as pid:
         main(["status"])
-        other.kill()
     assert f"running (process {pid})" in capsys.readouterr().out
     main(["status"])
     assert "running" not in capsys.readouterr().out
