@@ -28,7 +28,9 @@ class Twins:
         self,
         parts: nn.ModuleList,  # what a loss is a function of
         n: int,  # how many, `parts` among them
+        bf16: bool = False,  # matrix products of the forward passes in bfloat16
     ):
+        self.bf16 = bf16
         self.parts = [parts, *(copy.deepcopy(parts) for _ in range(n - 1))]
         for twin in self.parts[1:]:
             for p, q in zip(parts.parameters(), twin.parameters(), strict=True):
@@ -43,7 +45,8 @@ class Twins:
 
         def run(job):
             parts, loss = job
-            value = loss(*parts)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                value = loss(*parts)
             value.backward()
             return value.item()
 
@@ -125,6 +128,7 @@ def fit(
     warmup: int = 60,  # steps
     save_every: int = 100,  # steps
     workers: int = 2,  # threads; the result is the same
+    bf16: bool = False,  # matrix products of the forward passes in bfloat16: faster where the CPU has it
     name: str = "training",  # of the bar
 ) -> list[dict]:  # the log: step, loss
     "Minimize losses; a run that was stopped ends with the same weights as one that never was."
@@ -140,7 +144,7 @@ def fit(
         log = read_jsonl(out / "log.jsonl")[: state["step"]]
     trained = nn.ModuleList(parts.values()).train()
     with torch.random.fork_rng(devices=[]), ExitStack() as stack:
-        twins = Twins(trained, workers)
+        twins = Twins(trained, workers, bf16)
         for twin in twins.parts:
             stack.enter_context(fused_norms(twin))
         for step in progress(range(len(log), steps), name):

@@ -470,6 +470,7 @@ def train_grounding(
     seed: int = 0,
     save_every: int = 100,  # steps
     workers: int = 2,  # threads; the result is the same
+    bf16: bool = False,  # matrix products in bfloat16, see `fit.fit`
 ) -> list[dict]:  # the log: step, loss
     "Train a language model on a tower that sees; a run that was stopped ends as one that never was."
     if len(features) != len(found):
@@ -495,8 +496,8 @@ def train_grounding(
         return loss
 
     decides = dict(steps=steps, batch=batch, lr=lr, muon=muon, noise=noise, point=point, gather=gather, seed=seed)
-    decides |= dict(place=place, parent=vlm.hash, about=about) | (dict(meet=meet) if meet else {})
-    how = dict(lr=lr, muon=muon, warmup=30, save_every=save_every, workers=min(workers, batch), name="grounding")
+    decides |= dict(place=place, parent=vlm.hash, about=about) | (dict(meet=meet) if meet else {}) | (dict(bf16=bf16) if bf16 else {})
+    how = dict(lr=lr, muon=muon, warmup=30, save_every=save_every, workers=min(workers, batch), bf16=bf16, name="grounding")
     jobs = lambda step: [drawn(step, k) for k in range(batch)]
     parts = dict(lm=lm, bridge=bridge, places=Places(vlm, found.shape[1:], pairs=bool(meet)))
     return fit(parts, lm.layers, jobs, out, decides, steps, **how)

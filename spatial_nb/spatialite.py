@@ -113,17 +113,22 @@ def simulation(
     q: Rolling,
     first: str = "a",  # the letter of the first roll in the question
 ) -> str:
-    "Every state of `q` in a line, then `sentence`: what simulation training teaches."
-    heads = ("start", *(f"{x} {m}" for x, m in zip(_letters(q, first), q.path, strict=True)))
-    lines = [f"{h}: {' '.join(s.colors)}, {q.face} {s[q.face]}" for h, s in zip(heads, q.states, strict=True)]
-    return "\n".join((*lines, sentence(q)))
+    "A line for the state after each roll, then `sentence`: what simulation training teaches."
+    rolls = zip(_letters(q, first), q.path, q.states[1:], strict=True)
+    return "\n".join((*(f"{x} {m}: {_came(m, s)}; {q.face} {s[q.face]}" for x, m, s in rolls), sentence(q)))
+
+
+def _came(roll: str, after: Cube) -> str:
+    "For each face: its name, the face that `roll` brought there, its color."
+    return ", ".join(f"{f} {FACES[j]} {c}" for f, j, c in zip(FACES, ROLLS[roll], after.colors, strict=True))
 
 # %% ../nbs/api/32_spatialite.ipynb #885d66b7
 @dataclass(frozen=True)
 class Simulation:
     "What a step-by-step text claims."
 
-    states: tuple[Cube, ...]  # the start, then one for each roll
+    states: tuple[Cube, ...]  # after each roll
+    came: tuple[tuple[str, ...], ...]  # for each roll: which face came to front, back, left, right, top, bottom
     path: tuple[str, ...]  # the rolls
     first: str  # letter of the first roll
     face: str  # that every line looks at
@@ -132,18 +137,14 @@ class Simulation:
 
 
 _COLOR, _FACE = "|".join(COLORS), "|".join(FACES)
-
-
-_LINE = re.compile(
-    rf"(?:(start)|([a-z]) ({'|'.join(ROLLS)})): ((?:{_COLOR})(?: (?:{_COLOR})){{5}}), ({_FACE}) ({_COLOR})"
-)
-
-
+_ENTRIES = ", ".join(f"{f} ({_FACE}) ({_COLOR})" for f in FACES)
+_LINE = re.compile(rf"([a-z]) ({'|'.join(ROLLS)}): {_ENTRIES}; ({_FACE}) ({_COLOR})")
 _LAST = re.compile(rf"The ({_FACE}) face is ({_COLOR})\.")
 
 
 def _bad_line(i: int, why: str) -> ValueError:
     return ValueError(f"line {i + 1} of a simulation {why}")
+
 
 # %% ../nbs/api/32_spatialite.ipynb #37c90998
 def read_simulation(
@@ -154,35 +155,34 @@ def read_simulation(
     end = _LAST.fullmatch(last)
     if end is None:
         raise _bad_line(len(lines), f"is {last[:60]!r}, wants 'The FACE face is COLOR.' in the end")
-    cubes, letters, path, shown = [], "", [], []
+    cubes, came, letters, path, shown = [], [], "", [], []
     for i, line in enumerate(lines):
         found = _LINE.fullmatch(line)
-        if found is None or (found[1] is None) == (i == 0):
-            head = "start" if i == 0 else "letter roll"
-            raise _bad_line(i, f"is {line[:60]!r}, wants '{head}: six colors, face color'")
-        if found[5] != end[1]:
-            raise _bad_line(i, f"looks at the {found[5]} face, the answer is about the {end[1]} face")
+        if found is None:
+            raise _bad_line(i, f"is {line[:60]!r}, wants 'letter roll: FACE FACE COLOR, ...; FACE COLOR'")
+        letter, roll, *entries, face, color = found.groups()
+        if face != end[1]:
+            raise _bad_line(i, f"looks at the {face} face, the answer is about the {end[1]} face")
         try:
-            cubes.append(Cube(tuple(found[4].split(" "))))
+            cubes.append(Cube(tuple(entries[1::2])))
         except ValueError as e:
             raise _bad_line(i, f"has no cube: {e}") from None
-        letters += found[2] or ""
-        path += [found[3]] if i else []
-        shown.append(found[6])
+        came.append(tuple(entries[::2]))
+        letters, path, shown = letters + letter, [*path, roll], [*shown, color]
     if not path or letters not in LETTERS:
         raise ValueError(f"a simulation has the steps {letters!r}, wants at least one, in alphabetical order")
-    return Simulation(tuple(cubes), tuple(path), letters[0], end[1], tuple(shown), end[2])
+    return Simulation(tuple(cubes), tuple(came), tuple(path), letters[0], end[1], tuple(shown), end[2])
 
 
 def first_wrong(
     q: Rolling,
     text: str,  # what a model wrote
     first: str = "a",  # the letter of the first roll in the question
-) -> int | None:  # 0 the start, i the line of roll i, len(path) + 1 the answer or what follows it; None: all right
+) -> int | None:  # i the line of roll i, from 1; len(path) + 1 the answer or what follows it; None: all right
     "The first line of `text` that differs from the simulator's."
     right, said = simulation(q, first).split("\n"), text.strip().split("\n")
-    wrong = (i for i, line in enumerate(right) if i >= len(said) or said[i] != line)
-    return next(wrong, None if len(said) <= len(right) else len(right) - 1)
+    wrong = (i for i, line in enumerate(right, 1) if i > len(said) or said[i - 1] != line)
+    return next(wrong, None if len(said) <= len(right) else len(right))
 
 # %% ../nbs/api/32_spatialite.ipynb #186c9ed0
 _AROUND = ("front", "right", "back", "left")

@@ -91,11 +91,11 @@ def test_simulation_text_round_trips_for_every_length():
         for item in dataset("cube_rolling", "train", 0, 5, steps=(steps, steps)):
             said, q = read_simulation(simulate(item)), rolling(item)
             assert (said.path, said.face, said.answer, said.first) == (q.path, q.face, q.answer, item.metadata["first"])
-            assert [s.colors for s in said.states] == [s.colors for s in q.states]
+            assert [s.colors for s in said.states] == [s.colors for s in q.states[1:]]
             assert simulate(item).endswith(answer_only(item))
 
 
-@pytest.mark.parametrize("text", ["", "The top face is red.", "start: red\nThe top face is red.", "red"])
+@pytest.mark.parametrize("text", ["", "The top face is red.", "a right: red\nThe top face is red.", "red"])
 def test_text_that_is_no_simulation_is_refused(text):
     with pytest.raises(ValueError, match="simulation"):
         read_simulation(text)
