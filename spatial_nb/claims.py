@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from .core import nearest, seed_interval, shipped
+from .core import nearest, read_text, seed_interval, shipped
 
 # %% ../nbs/api/61_claims.ipynb #65687ca0
 KINDS = {"result": "measured by the authors", "count": "the size of something", "setting": "chosen by the authors"}
@@ -145,7 +145,7 @@ def read_claims(
     "Read and check claims.yaml. Any slip in it is an error that names the claim."
     path = shipped("claims.yaml") if path is None else Path(path)
     try:
-        said = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
+        said = yaml.load(read_text(path), _Yaml)
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         raise ValueError(f"{path.name}, line {mark.line + 1 if mark else '?'}: {getattr(e, 'problem', e)}") from None

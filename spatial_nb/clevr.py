@@ -8,6 +8,7 @@ __all__ = ['VERSION', 'SPLITS', 'FLOOR', 'scene_of', 'item_of', 'ClevrItems', 'd
 
 # %% ../nbs/api/34_clevr.ipynb #509afc6d
 import csv
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .core import atomic, content_hash, nearest, progress, read_json, read_jsonl, rng, write_json
+from .core import atomic, content_hash, nearest, progress, read_json, read_jsonl, read_text, rng, write_json
 from .items import Item, read_image, to_parquet
 from .questions import KINDS, SEE, Question, ask_see, questions
 from .render import render
@@ -297,8 +298,7 @@ def read_questions(
     file = Path(folder) / "questions.csv"
     if not file.is_file():
         raise FileNotFoundError(f"no questions in {folder}: wants questions.csv and images/")
-    with open(file, newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
+    rows = list(csv.DictReader(io.StringIO(read_text(file), newline="")))
     wanted = ("idx", "question", "answer", "image_filename")
     if not rows or (missing := [k for k in wanted if k not in rows[0]]):
         raise ValueError(f"{file} has {'0 rows' if not rows else f'no column {missing[0]}'}, wants {', '.join(wanted)}")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'rng', 'content_hash', 'nearest', 'root', 'data_root', 'package_folder', 'shipped', 'atomic', 'write_json',
-           'read_json', 'read_jsonl', 'append_jsonl', 'write_jsonl', 'progress', 'Parameter', 'read_parameters',
-           'code_hashes', 'read_declaration', 'input_path', 'input_hash', 'scrub', 'seed_interval', 'versions',
-           'git_state', 'Record', 'read_record', 'hold', 'holder', 'Run', 'Picture']
+           'read_text', 'read_json', 'read_jsonl', 'append_jsonl', 'write_jsonl', 'progress', 'Parameter',
+           'read_parameters', 'code_hashes', 'read_declaration', 'input_path', 'input_hash', 'scrub', 'seed_interval',
+           'versions', 'git_state', 'Record', 'read_record', 'hold', 'holder', 'Run', 'Picture']
 
 # %% ../nbs/api/00_core.ipynb #a5213ac6
 import ast
@@ -203,10 +203,18 @@ def write_json(
     return Path(path)
 
 
+def read_text(path: str | Path) -> str:
+    "The text in `path`, which has to be UTF-8, without a byte order mark."
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} is not UTF-8: byte {e.start} is {e.object[e.start]:#04x}") from None
+
+
 def read_json(path: str | Path):
     "Read `path`; an error names the file and the line."
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as e:
         raise ValueError(f"{path}, line {e.lineno}: not JSON ({e.msg})") from None
 

@@ -496,8 +496,11 @@ def train_grounding(
         return loss
 
     decides = dict(steps=steps, batch=batch, lr=lr, muon=muon, noise=noise, point=point, gather=gather, seed=seed)
-    decides |= dict(place=place, parent=vlm.hash, about=about) | (dict(meet=meet) if meet else {}) | (dict(bf16=bf16) if bf16 else {})
-    how = dict(lr=lr, muon=muon, warmup=30, save_every=save_every, workers=min(workers, batch), bf16=bf16, name="grounding")
+    decides |= dict(place=place, parent=vlm.hash, about=about) | {
+        k: v for k, v in dict(meet=meet, bf16=bf16).items() if v
+    }
+    how = dict(lr=lr, muon=muon, warmup=30, save_every=save_every, workers=min(workers, batch), bf16=bf16)
+    how |= dict(name="grounding")
     jobs = lambda step: [drawn(step, k) for k in range(batch)]
     parts = dict(lm=lm, bridge=bridge, places=Places(vlm, found.shape[1:], pairs=bool(meet)))
     return fit(parts, lm.layers, jobs, out, decides, steps, **how)

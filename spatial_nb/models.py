@@ -686,8 +686,34 @@ def _inputs(vlm: Vlm, prompts: list[list[int]], pixels) -> dict:
     return {k: v.to(vlm.device) for k, v in out.items()}
 
 
+def _begun(vlm: Vlm, prompts: list[list[int]], shown: list[tuple[str, ...]]) -> dict:
+    """Inputs for prompts about pictures `shown`, within `seeing`. What prompts have in common up to the end of their
+    pictures is read here, once, and the inputs go on from there."""
+    mark, look = vlm.processor.image_token_id, vlm.processor.image_processor.preprocess_indices
+    ends = [len(p) - p[::-1].index(mark) if mark in p else 0 for p in prompts]
+    begins, pictures, at = {}, [], 0
+    for p, end, some in zip(prompts, ends, shown, strict=True):
+        if (begin := (tuple(p[:end]), some)) not in begins:
+            begins[begin] = len(begins)
+            pictures += range(at, at + len(some))
+        at += len(some)
+    if len(begins) == len(prompts) or not all(ends):
+        return _inputs(vlm, prompts, look(range(at)))
+    which = [begins[tuple(p[:end]), some] for p, end, some in zip(prompts, ends, shown, strict=True)]
+    which, model = torch.tensor(which, device=vlm.device), _plain(vlm.model).base_model
+    begun = _inputs(vlm, [list(ids) for ids, _ in begins], look(pictures))
+    rest = _inputs(vlm, [p[end:] for p, end in zip(prompts, ends, strict=True)], None)
+    model.rope_deltas = None
+    cache = model(**begun, use_cache=True).past_key_values
+    cache.batch_select_indices(which)
+    model.rope_deltas = model.rope_deltas[which]
+    return {k: torch.cat([begun[k][which], rest[k]], dim=1) for k in rest} | {"past_key_values": cache}
+
+
 @torch.no_grad()
-def _write(vlm: Vlm, inputs: dict, max_new_tokens: int, temperature: float, seed: int) -> tuple[list[str], list[int]]:
+def _write(
+    vlm: Vlm, inputs: Callable, max_new_tokens: int, temperature: float, seed: int
+) -> tuple[list[str], list[int]]:
     "Answers and their lengths for one batch."
     tok, model = vlm.tokenizer, vlm.model
     end = [i for i in (tok.convert_tokens_to_ids("<|im_end|>"), tok.eos_token_id) if i is not None]
@@ -702,6 +728,7 @@ def _write(vlm: Vlm, inputs: dict, max_new_tokens: int, temperature: float, seed
         _plain(model).generation_config = config  # else the checkpoint's own sampling settings are mixed in
         model.eval()
         try:
+            inputs = inputs()
             out = model.generate(**inputs, generation_config=config)
         finally:
             _plain(model).generation_config = kept
@@ -744,7 +771,9 @@ def _complete(vlm, items, max_new_tokens, batch_size, temperature, system, promp
         texts = {i: prompt_text(vlm, item, system, prompt) for i, item in group.items()}
         sizes = {i: [image_tokens(vlm, im.size) for im in item.images or ()] for i, item in group.items()}
         ids = {i: prompt_ids(vlm, texts[i], sizes[i]) for i in rows}
-        order = sorted(rows, key=lambda i: (len(ids[i]), i))
+        shown = {i: tuple(picture_hash(_rgb(im)) for im in item.images or ()) for i, item in group.items()}
+        first = {shown[i]: i for i in reversed(rows)}
+        order = sorted(rows, key=lambda i: (sum(sizes[i]), first[shown[i]], len(ids[i]), i))
         batches = [
             b for b in (order[k : k + batch_size] for k in range(0, len(order), batch_size)) if not skip.issuperset(b)
         ]
@@ -758,16 +787,15 @@ def _complete(vlm, items, max_new_tokens, batch_size, temperature, system, promp
             t0, n = time.perf_counter(), sum(len(sizes[i]) for i in batch)
             key = content_hash([seed, [texts[i] for i in batch], batch])
             how = (max_new_tokens, temperature, int(key, 16) % 2**63)
-            pixels = None
+            prompts, pixels = [ids[i] for i in batch], None
             if n and share:
                 with seeing(vlm, features[at : at + n]):
-                    pixels = vlm.processor.image_processor.preprocess_indices(range(n))
-                    out, lengths = _write(vlm, _inputs(vlm, [ids[i] for i in batch], pixels), *how)
+                    out, lengths = _write(vlm, lambda: _begun(vlm, prompts, [shown[i] for i in batch]), *how)
             else:
                 if n:
                     pictures = [_rgb(im) for i in batch for im in group[i].images]
                     pixels = vlm.processor.image_processor(pictures, return_tensors="pt")
-                out, lengths = _write(vlm, _inputs(vlm, [ids[i] for i in batch], pixels), *how)
+                out, lengths = _write(vlm, lambda: _inputs(vlm, prompts, pixels), *how)
             at += n
             yield Batch(tuple(batch), tuple(out), tuple(lengths), time.perf_counter() - t0)
 

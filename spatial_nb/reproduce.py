@@ -47,6 +47,7 @@ from spatial_nb.core import (
     read_jsonl,
     read_parameters,
     read_record,
+    read_text,
     root,
     scrub,
     write_json,
@@ -135,7 +136,7 @@ def read_profile(
     if not path.is_file():
         raise ValueError(f"no profile {name!r}: {nearest(name, sorted(p.stem for p in folder.glob('*.yaml')))}")
     try:
-        said = yaml.load(path.read_text(encoding="utf-8"), _Yaml) or {}
+        said = yaml.load(read_text(path), _Yaml) or {}
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         raise ValueError(f"{path.name}, line {mark.line + 1 if mark else '?'}: {getattr(e, 'problem', e)}") from None

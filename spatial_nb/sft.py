@@ -498,7 +498,8 @@ def common_arguments(vlm: Vlm, out: Path, p: dict) -> dict:
     return dict(
         output_dir=str(out), max_steps=p["steps"], save_strategy="steps", save_steps=p["save_every"],
         save_total_limit=2, seed=p["seed"], data_seed=p["seed"], logging_steps=1, report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, use_cpu=vlm.device.type == "cpu", bf16=vlm.device.type == "cuda" or bool(p.get("bf16")),
+        remove_unused_columns=False, use_cpu=vlm.device.type == "cpu",
+        bf16=vlm.device.type == "cuda" or p.get("bf16", False),
         dataloader_pin_memory=False, optim="adamw_torch", learning_rate=p["lr"], lr_scheduler_type=p["schedule"],
         warmup_steps=round(p["warmup"] * p["steps"]), max_grad_norm=p["clip"],
         gradient_checkpointing=p["gradient_checkpointing"],

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import content_hash, nearest, rng
+from .core import content_hash, nearest, read_text, rng
 from .items import Item
 from .puzzles import FACES, ROLLS, STEPS, Cube, CubeRolling, play
 
@@ -144,7 +144,6 @@ _LAST = re.compile(rf"The ({_FACE}) face is ({_COLOR})\.")
 
 def _bad_line(i: int, why: str) -> ValueError:
     return ValueError(f"line {i + 1} of a simulation {why}")
-
 
 # %% ../nbs/api/32_spatialite.ipynb #37c90998
 def read_simulation(
@@ -386,7 +385,7 @@ def read_official(
     "The official items with answers derived by our simulator; the official one is `metadata['official_answer']`."
     _allowed("wording", wording, WORDINGS)
     items = []
-    for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
+    for i, line in enumerate(read_text(path).split("\n")):
         if not line.strip():
             continue
         try:

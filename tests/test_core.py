@@ -22,6 +22,7 @@ from spatial_nb.core import (
     data_root,
     read_jsonl,
     read_record,
+    read_text,
     rng,
     root,
     write_json,
@@ -34,6 +35,15 @@ def python(code: str, *words: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)], stdout=subprocess.PIPE, text=True, **options
     )
+
+
+def test_a_text_in_another_encoding_is_an_error_that_names_the_file(tmp_path):
+    file = tmp_path / "questions.csv"
+    file.write_bytes("\ufeffcafé\r\n".encode())
+    assert read_text(file) == "café\r\n"
+    file.write_bytes("café".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"questions\.csv is not UTF-8: byte 3 is 0xe9"):
+        read_text(file)
 
 
 # Every item, split and score of the library hangs on these two: whoever changes them changes all published data.

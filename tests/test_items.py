@@ -111,6 +111,13 @@ def test_importing_items_brings_neither_torch_nor_datasets():
     )
 
 
+def test_picture_that_claims_to_be_huge_is_an_error_that_names_it(tmp_path, monkeypatch):
+    Image.new("L", (40, 40)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match=r"huge\.png' cannot be decoded: Image size"):
+        read_image(tmp_path / "huge.png")
+
+
 def test_leakage_sees_the_same_picture_in_another_file_format(tmp_path):
     picture(0).save(tmp_path / "a.png")
     picture(0).save(tmp_path / "a.bmp")

@@ -60,6 +60,27 @@ def test_pictures_encoded_once_give_the_texts_of_the_stock_path(vlm, items):
     assert len(set(shared)) > 3, "the answers must differ, or this test shows nothing"
 
 
+def test_what_prompts_have_in_common_is_read_once(vlm):
+    small, wide = picture(3), picture(4, (160, 64))
+    asks = ["Is there a red sphere?", "What color is the cube?", "What?", "no no no?"]
+    items = [
+        Item(f"{k}{n}", q, shown, "red", "text")
+        for k, shown in enumerate([[small], [wide], [wide, small]])
+        for n, q in enumerate(asks)
+    ]
+    read, base = [], vlm.model.base_model.language_model
+    hook = base.register_forward_pre_hook(lambda m, args, kw: read.append(kw["inputs_embeds"].shape), with_kwargs=True)
+    try:
+        shared = models.generate(vlm, items, max_new_tokens=6, batch_size=12)
+        several = [n for rows, n, _ in read if n > 20]
+        alone = models.generate(vlm, items, max_new_tokens=6, batch_size=1)
+    finally:
+        hook.remove()
+    assert shared == alone == models.generate(vlm, items, max_new_tokens=6, share=False)
+    assert read[0][0] == 3 and len(several) == 1, "three beginnings, read once"
+    assert len(set(shared)) > 6, "the answers must differ, or this test shows nothing"
+
+
 def test_batching_and_padding_do_not_change_answers(vlm, items):
     assert models.generate(vlm, items, 6, batch_size=8) == models.generate(vlm, items, 6, batch_size=1)
 
