@@ -353,7 +353,7 @@ def _meeting(scores, wanted, weights) -> torch.Tensor:
     if not wanted:
         return torch.zeros(())
     i, row, k, head, key = torch.tensor(wanted).T
-    return (F.cross_entropy(scores[head, row, k], key, reduction="none") * weights[i]).sum() / weights[i].sum()
+    return (F.cross_entropy(scores[head, row, k].float(), key, reduction="none") * weights[i]).sum() / weights[i].sum()
 
 
 def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
@@ -362,7 +362,7 @@ def _looking(scores, wanted, heads: int, weights) -> torch.Tensor:
         return torch.zeros(())
     i, row, k = torch.tensor([w[:3] for w in wanted]).T
     want = torch.from_numpy(np.stack([w[3] for w in wanted]))
-    log = scores[:heads, row, k].log_softmax(-1)
+    log = scores[:heads, row, k].float().log_softmax(-1)
     miss = -(want * log).sum(-1).mean(0) + torch.special.xlogy(want, want).sum(-1)
     return (miss * weights[i]).sum() / weights[i].sum()
 
@@ -386,7 +386,7 @@ def grounding_loss(
     logits, scores, first, behind = answer_logits(lm, seen, found.shape, before, pack, layers)
     lengths = torch.tensor([float(len(b.answer)) for b in branches])
     each = lengths.rsqrt().repeat_interleave(lengths.long())
-    loss = (F.cross_entropy(logits, pack.labels, reduction="none") * each).sum() / each.sum()
+    loss = (F.cross_entropy(logits.float(), pack.labels, reduction="none") * each).sum() / each.sum()
     told = _targets(branches, pack.begins, found, len(before), scores[POINT].shape[-1])
     loss = loss + point * _looking(scores[POINT], told.point, heads, lengths.rsqrt())
     loss = loss + gather * _looking(scores[GATHER], told.gather, heads, lengths.rsqrt())
