@@ -196,14 +196,15 @@ def _dots(ax, table: pd.DataFrame, sort: str, looks: Mapping[str, tuple]):
     sns.despine(ax=ax, left=True)
 
 
-def _legend(ax, table: pd.DataFrame, looks: Mapping[str, tuple], **place):
-    "Name the marks of `looks` and the baseline, where there is something to tell apart."
+def _legend(ax, table: pd.DataFrame, looks: Mapping[str, tuple]):
+    "Above `ax`, name the marks of `looks` and the baseline, where there is something to tell apart."
     line = {"ls": "-", "lw": 1.6, "ms": 5.5, "mec": "white", "mew": 0.6}
     named = {n: Line2D([], [], color=c, marker=m, **line) for n, (c, m) in looks.items() if n}
     if table.baseline.notna().any():
         named["guessing"] = Line2D([], [], **BASELINE)
     if named:
-        ax.legend(list(named.values()), list(named), **place)
+        tight = {"handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.2}
+        ax.legend(list(named.values()), list(named), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, **tight)
 
 # %% ../nbs/api/60_figures.ipynb #0f1d5e33
 def _source(records: Mapping[str, Mapping]) -> str:
@@ -228,15 +229,15 @@ def stage_figure(
     groups = _groups(metrics_table({record["stage"]: record}))
     if not groups:
         return None
-    heights = [0.8 + 1.15 * _inches(table) for _, _, table in groups]
+    heights = [1.05 + 1.15 * _inches(table) for _, _, table in groups]
     with plt.rc_context(sns.axes_style("ticks") | RC):
         size = {"figsize": (6.4, sum(heights)), "height_ratios": heights}
         fig, axes = plt.subplots(len(groups), 1, squeeze=False, layout="constrained", **size)
         for ax, (title, sort, table) in zip(axes.flat, groups, strict=True):
             looks = _looks(dict.fromkeys(table.hue))
             _dots(ax, table, sort, looks)
-            ax.set_title(title)
-            _legend(ax, table, looks, loc="center left", bbox_to_anchor=(1.14, 0.5))
+            ax.set_title(title, pad=22)
+            _legend(ax, table, looks)
     return Drawn(fig, f"{record['stage']}: {record['verdict']}. {_HOW} {_source({record['stage']: record})}")
 
 # %% ../nbs/api/60_figures.ipynb #e50e67d7
@@ -263,8 +264,7 @@ def overview(
             _dots(ax, table, sort, looks)
             words = stage.replace("_", " ") + (f": {title}" if title else "")
             ax.set_title(words + (f" (first {rows} of {whole[stage]} rows)" if whole[stage] > rows else ""), pad=22)
-            tight = {"handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.2}
-            _legend(ax, table, looks, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, **tight)
+            _legend(ax, table, looks)
     shown = {s: records[s] for s in panels}
     return Drawn(fig, f"What the stages measured. {_HOW} {_source(shown)}")
 

@@ -709,7 +709,7 @@ def _begun(vlm: Vlm, prompts: list[list[int]], shown: list[tuple[str, ...]]) -> 
     model.rope_deltas = model.rope_deltas[which]
     return {k: torch.cat([begun[k][which], rest[k]], dim=1) for k in rest} | {"past_key_values": cache}
 
-
+# %% ../nbs/api/40_models.ipynb #9189aa59
 @torch.no_grad()
 def _write(
     vlm: Vlm, inputs: Callable, max_new_tokens: int, temperature: float, seed: int
