@@ -55,7 +55,7 @@ def final(
     text: str | None,  # what a model wrote
 ) -> str:  # the part that is meant as its answer, stripped; may be empty
     "The part of `text` after thinking, in its last answer tag or box, without chat debris"
-    text = _after_thinking("" if text is None else str(text))
+    text = _after_thinking("" if text is None else str(text).encode("utf-8", "replace").decode())
     text = _ROLE.sub(
         "", re.sub(r"\A(?:\s*(?:<\|[^|<>]*\|>|<s>|<bos>))+", lambda m: m[0] if re.search(_KEPT, m[0]) else "", text)
     )
@@ -106,12 +106,21 @@ _COUNTED_ONE = (
     r"(?:\A|[=:,(-]|[a-z]{2,6}ty|\b(?:is|are|has|have|be|see|only|just|exactly|about|minus|negative|and|or|to|point|"
     r"hundred|thousand|than|least|most|answer))\s*"
 )
+_CONFIDENCE = re.compile(
+    r"\bconfiden(?:ce|t)\b\W*(?:(?:is|of|level|score)\W+)*\d[\d.]*\s*%?|\d[\d.]*\s*% (?:confident|sure)", re.I
+)
+_DECLARED_NUMBER = re.compile(
+    r"\banswer\b[\s\"']*(?:is|would be|:|=)[\s\"']*"
+    r"(?:(?:about|approximately|approx\.|roughly|around|exactly|~)\s*)?(?=[-+]?[.\d])",
+    re.I,
+)
 _DENIED_NUMBER = re.compile(r"(?:\bnot|n't|\brather than|\binstead of)\s+[-+]?\d[\d,.]*(?<=\d)\b", re.I)
 _SUPER = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
 
 def _digits(text):
     "`text` with number words, powers, fractions and typography turned into plain digits"
+    text = re.sub(r"(?:\d+/)?\d{400,}(?:[ /]\d+)*", "NaN", text)  # not finite
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: "^" + m[0].translate(_SUPER), text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = _plain(text).translate(str.maketrans("−–⁄×", "--/x")).replace("$", "")
@@ -135,9 +144,9 @@ def _values(text):
     out = {}
     for m in _NUMERAL.finditer(text):
         if m["over"]:
-            if int(m["under"]) == 0:
+            if float(m["under"]) == 0:
                 continue
-            value = int(m["whole"] or 0) + int(m["over"]) / int(m["under"])
+            value = float(m["whole"] or 0) + float(m["over"]) / float(m["under"])
         else:
             value = float(m["digits"].replace(",", "") + "e" + (m["e"] or m["ten"] or "0"))
         if math.isfinite(value):
@@ -149,19 +158,28 @@ def number(
     text: str | None,  # what a model wrote
 ) -> float | None:  # the number that it means, in the unit it was asked for, or None
     "The one number that `text` gives as its answer"
-    text = _DENIED_NUMBER.sub(" ", _NAMES_THING.sub(" ", _digits(final(text))))
+    text = _CONFIDENCE.sub(" ", _DENIED_NUMBER.sub(" ", _NAMES_THING.sub(" ", _digits(final(text)))))
     outside = re.sub(r"\([^()]*\)", " ", text)
     text = outside if _values(outside) else text
-    said = [m.end() for m in _SUMS_UP.finditer(text)]
-    last_line = text.split("\n")[-1]
-    tries = [text] + ([text[said[-1] :]] if said else []) + ([last_line] if len(last_line.split()) <= 3 else [])
-    return next((float(v[0]) for v in map(_values, tries) if len(v) == 1), None)
+    said = [text[m.end() :] for m in list(_SUMS_UP.finditer(text))[-5:]]
+    first, *_, last = lines = text.split("\n") if "\n" in text else [text, ""]
+    short = [o for o in (last, first) if len(o.split()) <= 3 and len(lines) > 1]
+    found = next((v for v in map(_values, [text, *reversed(said), *short]) if len(v) == 1), None)
+    return float(found[0]) if found else _declared_number(text)
+
+
+def _declared_number(text):
+    "the number right after the last `answer is`, where no other number is bound to it"
+    *_, cue = [None, *_DECLARED_NUMBER.finditer(text)]
+    m = cue and _NUMERAL.match(text, cue.end())
+    bound = m and re.match(r"\s*(?:[-+*/x=]|or\b|to\b|and\b|,)\s*[-+]?\d", text[m.end() :])
+    return float(_values(m[0])[0]) if m and not bound and _values(m[0]) else None
 
 # %% ../nbs/api/22_answers.ipynb #fd1e216b
 _YES_NO = re.compile(r"\b(?P<yes>yes|yeah|yep|true|correct|right)\b|\b(?P<no>no|nope|false|incorrect|wrong)\b")
 _NO_VERDICT = re.compile(
     r"\b(?:yes (?:or|and|/) no|yes/no|true (?:or|/) false|true/false|no (?:idea|way|information|doubt|clear|one|"
-    r"matter|longer|more)|"
+    r"matter|longer|more|problem)|"
     r"(?:to|on|at) (?:the|its|your|my) (?:far )?right|right (?:of|side|hand|now)|right-hand)\b"
 )
 _UNSURE = re.compile(
@@ -169,8 +187,10 @@ _UNSURE = re.compile(
     r"hard to)\b"
 )
 _ABSENT = re.compile(
-    r"\A(?:there(?: is| are|'s)|i (?:can )?see|(?:the |this )?(?:image|scene|picture) (?:has|shows|contains)) no\b|"
-    r"\Athere (?:isn't|aren't|is not|are not)\b"
+    r"\A(?:there(?: is| are|'s)|i (?:can )?see|(?:the |this )?(?:image|scene|picture) (?:has|shows|contains)) "
+    r"(?:no(?: longer| more)?(?! (?:idea|way|information|doubt|clear|matter|answer|image|picture|photo)\b)|none|"
+    r"nothing|zero|0|neither)\b|"
+    r"\Athere (?:isn't|aren't|is not|are not)\b(?! (?:an? )?(?:enough|sufficient|image|picture|clear|way)\b)"
 )
 _CLOSES = re.compile(r"(?:\bso,?|\btherefore,?|\bthus,?|\bhence,?|[.!?\n])\s+(yes|no|true|false)\Z")
 _EDGES = " .,:;!?\"'()[]{}-"
@@ -180,7 +200,9 @@ _LONE = re.compile(
 )
 _SEVERAL = re.compile(r"(?:(?:yes|no|true|false)\b[\s.,;/|!?]*){2,}")
 _PRESENT = re.compile(
-    r"\A(?:yes, )?there (?:is|are) (?!no\b|not\b)(?!.*(?:\b(?:but|not|no|or|however)\b|n't|[.?]\s))", re.S
+    r"\A(?:yes, )?there (?:is|are) (?!(?:no|not|none|nothing|zero|0|neither|insufficient)\b)"
+    r"(?!.*(?:\b(?:but|not|no|or|however)\b|n't|[.?]\s))",
+    re.S,
 )
 
 # %% ../nbs/api/22_answers.ipynb #a6d9ebf9
@@ -191,6 +213,7 @@ def yes_no(
     text = _plain(final(text)).lower()
     if lone := _LONE.fullmatch(text.strip(_EDGES)):
         return not (lone["no"] or lone["wrong"])
+    whole = re.sub(r"\bno doubt\b", "surely", text).strip(_EDGES)
     text = _NO_VERDICT.sub(" ", text)
     text = re.sub(r"(?:\bnot|n't) (?:false|incorrect|wrong|no)\b", " true ", text)
     text = re.sub(r"(?:\bnot|n't|\bis it) (?:true|correct|right|yes)\b", " false ", text).strip(_EDGES)
@@ -200,10 +223,12 @@ def yes_no(
     declared = declared or _CLOSES.search(text)
     if declared:
         return declared[1] in ("yes", "true")
-    if _ABSENT.match(text) or text == "n":
+    if _ABSENT.match(whole) or text == "n":
         return False
-    if _PRESENT.match(text) or text == "y":
+    if _PRESENT.match(whole) or text == "y":
         return True
+    if re.match(r"(?:there(?: is| was|'s) )?no (?:image|picture|photo|answer|information)\b", whole):
+        return None
     said = []  # (position, verdict) of the first word, or of one that no noun follows: "no chair" is no verdict
     for m in _YES_NO.finditer(text):
         weak = m[0] in ("correct", "right", "incorrect", "wrong")
@@ -529,6 +554,13 @@ def _in_other_words(text, n, texts):
     return next(iter(found)) if len(found) == 1 and not re.search(r"\b(?:not|neither|nor)\b|n't", text) else None
 
 
+_IDIOM = re.compile(
+    r"\b(?:(?P<right>right)(?= (?:option|choice|answer|one|letter)\b(?! side))|(?<=you are )right|(?<=you're )right|"
+    r"no (?:image|picture|photo|way|idea|preference|information|doubt|clear|problem)\b)",
+    re.I,
+)
+
+
 _RULES = (_whole, _listed, _alone, _declared, _leading, _closing, _argued, _worth, _in_other_words)
 
 
@@ -539,6 +571,8 @@ def _read_choice(text, options):
     if not 2 <= n <= 26:
         raise ValueError(f"options: {n} given, 2 to 26 allowed")
     text = _plain(final(text))
+    said = {_key(t) for t in texts or ()} & {"right", "no"}  # words that say something else in an idiom
+    text = _IDIOM.sub(lambda m: "correct" if "right" in m[0].lower() else " ", text) if said else text
     for rule in _RULES if text else ():
         letter = rule(text, n, texts)
         if letter:
@@ -563,7 +597,10 @@ def phrase(
     text: str | None,  # what a model wrote
 ) -> str | None:  # its answer without case, articles, punctuation at the ends and "the answer is", or None
     "A short answer as it is compared."
-    text = re.sub(r"\s+", " ", _plain(final(text)).lower()).strip(" .,:;!?\"'()[]")
+    text = re.sub(r"\s+", " ", _plain(final(text)).lower())
+    if not re.search(r"\w", text):
+        return text.strip(" .,:;!?\"'()[]") or None  # a sign: "<"
+    text = text.strip(" .,:;!?\"'()[]")
     text = _PREAMBLE.sub("", text).strip(" .,:;!?\"'()[]")
     return re.sub(r"\b(?:a|an|the) (?=\w)", "", text) if re.search(r"\w", text) else None
 
@@ -576,18 +613,29 @@ def named(
     words: list[str],  # what may be named
 ) -> str | None:  # one of `words` as it stands there, or None
     "The one of `words` that `text` gives as its answer."
-    keys = {phrase(w): w for w in words}
-    if phrase(text) in keys:
-        return keys[phrase(text)]
+    spelled = lambda some: some and re.sub(r"\bgrey\b", "gray", some, flags=re.I)
+    keys = {key: w for w in words if (key := spelled(phrase(w)))}
+    if spelled(phrase(text)) in keys:
+        return keys[spelled(phrase(text))]
     longest_first = sorted(keys, key=len, reverse=True)
-    pattern = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])")
-    text = re.sub(r"\b(?:a|an|the) (?=\w)", "", _plain(final(text)), flags=re.I)
+    one = r"(?<![\w-])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])"
+    pattern = re.compile(one)
+    text = spelled(re.sub(r"\b(?:a|an|the) (?=\w)", "", _plain(final(text)), flags=re.I))
+    declared = [*re.finditer(rf"\banswer(?: is|:)[\s\"'(]*{one}(?!\s*(?:,|/|or|and)\s*{one})", text.lower())]
+    if declared:
+        return keys[declared[-1][1]]
+    if (first := phrase(text.split("\n\n")[0])) in keys:
+        return keys[first]
     several = len({m[1] for m in pattern.finditer(text.lower())}) > 1
     if several and _LIST_ONLY.fullmatch(pattern.sub(" ", text.lower())):
         return None
     for part in [text, *reversed(_sentences(text))]:
         part = part.lower()
-        found = {keys[m[1]] for m in pattern.finditer(part) if not _DENIED_WORD.search(part[: m.start()])}
+        found = {
+            keys[m[1]]
+            for m in pattern.finditer(part)
+            if not _DENIED_WORD.search(part[max(0, m.start() - 60) : m.start()])
+        }
         if found:
             if len(found) == 1:
                 return found.pop()
@@ -607,16 +655,22 @@ _BOX_IN_TEXT = re.compile(
     rf"(?:\b(?P<label>[A-Za-z][\w -]{{0,40}}?)[\"']?\s*[:=]\s*)?\[{_CORNERS}\s*\]"
     r"(?:[\"']?\s*,\s*[\"']?(?:label|name|category|class)[\"']?\s*[:=]\s*[\"']?(?P<after>[A-Za-z][\w -]*))?"
 )
+_CORNERS_ALONE = re.compile(rf"\W*\(\s*{_CORNERS}\s*\)?\W*")
 _BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bounding_box")
-_NO_LABEL = (*_BOX_KEYS, "boxes", "objects", "answer", "result", "coordinates", "detections")
-_SIDES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"))
+_NO_LABEL = (*_BOX_KEYS, "boxes", "bboxes", "objects", "answer", "result", "coordinates", "detections", "location")
+_NO_LABEL += ("bounding box", "bounding boxes", "position")
+_SIDES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"))
+_SIDES += (("left", "top", "right", "bottom"),)
 _LABEL_KEYS = ("label", "name", "category", "object", "class")
+_APART = ("bboxes", "boxes", "bbox_2d"), ("labels", "names", "categories", "classes")  # boxes here, labels there
 
 
 def _box_in_text(m):
     label = (m["label"] or "").strip()
-    label = m["after"] or "" if label.lower() in ("", *_NO_LABEL) else label
-    return {"bbox_2d": [float(o) for o in m.groups()[1:5]], "label": label.strip()}
+    bare = re.sub(r"^(?:the|its) | (?:is|are)$", "", label.lower())
+    label = m["after"] or "" if bare in ("", *_NO_LABEL) else label
+    box = [float(o) for o in m.groups()[1:5]]
+    return {"bbox_2d": box, "label": label.strip()} if _is_box(box) else None
 
 
 def _load(text):
@@ -639,7 +693,7 @@ def _is_box(value):
     return (
         isinstance(value, (list, tuple))
         and len(value) == 4
-        and all(type(o) in (int, float) and math.isfinite(o) for o in value)
+        and all(type(o) in (int, float) and abs(o) < 1e300 for o in value)
     )
 
 # %% ../nbs/api/22_answers.ipynb #3dfbf854
@@ -651,6 +705,9 @@ def _walk(value, label=""):
         return [b for o in value for b in _walk(o, label)]
     if not isinstance(value, dict):
         return []
+    apart, labels = (next((value[k] for k in keys if isinstance(value.get(k), list)), []) for keys in _APART)
+    if apart and len(apart) == len(labels) and all(map(_is_box, apart)):
+        return [{"bbox_2d": list(b), "label": str(o)} for b, o in zip(apart, labels)]
     name = next((str(value[k]) for k in _LABEL_KEYS if isinstance(value.get(k), (str, int))), None)
     box = next((value[k] for k in _BOX_KEYS if _is_box(value.get(k))), [])
     box = next((b for keys in _SIDES if _is_box(b := [value.get(k) for k in keys])), box)
@@ -681,11 +738,15 @@ def boxes(
     "The boxes in `text`, in the pixels that it uses"
     text = final(text)
     loose = text.replace('\\"', '"')
-    in_words = [_box_in_text(m) for m in _BOX_IN_TEXT.finditer(loose)]
+    in_words = [b for b in map(_box_in_text, _BOX_IN_TEXT.finditer(loose)) if b]
     in_tokens = [
-        {"bbox_2d": [float(o) for o in m.groups()[1:]], "label": (m["label"] or "").strip()}
+        {"bbox_2d": box, "label": (m["label"] or "").strip()}
         for m in _QWEN_BOX.finditer(text)
+        if _is_box(box := [float(o) for o in m.groups()[1:]])
     ]
+    if alone := _CORNERS_ALONE.fullmatch(text):
+        box = [float(o) for o in alone.groups()]
+        return [{"bbox_2d": box, "label": ""}] if _is_box(box) else None
     if in_tokens:
         return in_tokens
     if "{" not in text and any(b["label"] for b in in_words):
@@ -720,10 +781,12 @@ _STEP = re.compile(
     rf"(?:(?:block\s+|piece\s+)?(?P<block>\d+)\s*:?\s*)?(?:(?P<word>(?i:{_DIRECTION}))|"
     rf"(?P<letter>[udlrfbUDLRFBMESxyz][w]?[123']?))"
     r"(?:\s+(?:once|by (?:1|one)(?: step| cell)?|(?:1|one) (?:step|cell)))?(?:\s*\(?[x*]\s?(?P<times>\d{1,2})\)?|"
-    r"(?P<twice>\s+twice)|\s+(?P<count>\d{1,2}) times)?",
+    r"(?P<twice>\s+twice)|\s+(?P<count>\d{1,2}) (?:times|steps|cells|squares))?",
     re.I,
 )
-_BETWEEN = re.compile(r"\s*(?:-+>|=>|→|➜|⇒|,|;|\||\n+|\.(?=\s|$)|\band then\b|\bthen\b|\band\b)\s*")
+_BETWEEN = re.compile(
+    r"\s*(?:(?<!-)-+>|\\(?:to|rightarrow)\b|=>|→|➜|⇒|,|;|\||\n+|\.(?=\s|$)|\band then\b|\bthen\b|\band\b)\s*"
+)
 _ARROWS = {"↑": "up", "↓": "down", "←": "left", "→": "right", "⬆": "up", "⬇": "down", "⬅": "left", "➡": "right"}
 
 
@@ -748,7 +811,8 @@ def _runs(text):
     "every unbroken sequence of actions in `text`, and whether it was announced"
     runs, open_run = [], False
     text = re.sub(r"(?m)^\s*(?:\d+\s*[.)]|[-*•])\s+", "", re.sub(r"\bstep\s+\d+\s*[.:)]?\s+", "\n", text, flags=re.I))
-    text = re.sub(r"(?<=\w)\s+\(?\d+[.)]\s+(?=[a-zA-Z])", "\n", text)
+    text = re.sub(r"(?:(?<=\w)\s+|\A)\(?\d+[.)]\s+(?=[a-zA-Z])", "\n", text)
+    text = re.sub(r"\b(?:first|second|third|fourth|fifth|next|then|finally|lastly)(?:ly)?,\s+", ", ", text, flags=re.I)
     for piece in _BETWEEN.split(text):
         if not piece.strip():
             continue
@@ -775,9 +839,20 @@ _ANNOUNCED = re.compile(r"(?s)(?:(.*)(:|\b(?:is|are|be)\b))?(.*)")
 _SAYS_PLAN = re.compile(r"\b(?:answer|plan|solution|sequence|moves|actions|path|steps)\b", re.I)
 
 
+_PLAN_KEY = re.compile(r"[\"'](?:plan|moves|actions|answer|solution|path|sequence)[\"']\s*:\s*(?=\[)", re.I)
+_ACTION_KEY = re.compile(r"[\"'](?:action|move|direction)[\"']\s*:\s*[\"']([^\"']*)[\"']", re.I)
+
+
 def _listed_actions(text):
-    "the last bracketed list of `text`, as strings, or None"
-    for span in reversed(re.findall(r"\[[^\[\]]*\]", text)):
+    "the last bracketed list of `text`, as strings, or None; one that is called the plan before others"
+    if one_each := _ACTION_KEY.findall(text):
+        text = f"[{', '.join(one_each)}]"
+    lists = [*re.finditer(r"\[[^\[\]]*\]", text)]
+    planned = {m.end() for m in _PLAN_KEY.finditer(text)}
+    lists.sort(key=lambda m: m.start() in planned)
+    if lists and any(said for said, _ in _runs(text[lists[-1].end() :])):
+        return None  # a plan that is announced behind the list
+    for span in (m[0] for m in reversed(lists)):
         try:
             value = _load(span)
         except ValueError:

@@ -231,6 +231,13 @@ def _said(e: Mapping, unit: str) -> str:
     return f"{mean:{sign}.1f}{percent}" + (f" [{low:{sign}.1f}, {high:{sign}.1f}]" if e["interval"] else "")
 
 
+def _astray(effects: Mapping[str, Mapping], sign: int, unit: str) -> str:
+    "The single seeds of `effects` that are on the other side of zero, in words."
+    found = [(n, s, v) for n, e in effects.items() for s, v in zip(e["seeds"], e["values"]) if sign * v <= 0]
+    each = [f"seed {s} of {n} is at {_said(dict(mean=v, interval=None), unit)}" for n, s, v in found]
+    return f", but {', '.join(each)}" if each else ""
+
+# %% ../nbs/api/61_claims.ipynb #5d2c80aa
 def judge(
     claim: Claim,
     record: Mapping | None,  # of the claim's stage; None where it has not run
@@ -268,7 +275,7 @@ def judge(
             return found | {"verdict": NOT_RUN, "why": f"{why}; {seeds} seed(s), wants {MIN_SEEDS} and an interval"}
         sign = 1 if rule["direction"] == ">0" else -1
         right = all(min(sign * x for x in (*e["interval"], *e["values"])) > 0 for e in effects.values())
-        wanted.append(f"{'above' if sign > 0 else 'below'} 0")
+        wanted.append(f"{'above' if sign > 0 else 'below'} 0 with every seed{_astray(effects, sign, claim.unit)}")
     if paper:
         right = right and abs(found["ours"] - claim.value) <= claim.tolerance
         wanted.append(f"{claim.value} ± {claim.tolerance}")

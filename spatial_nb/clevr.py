@@ -9,6 +9,7 @@ __all__ = ['VERSION', 'SPLITS', 'FLOOR', 'scene_of', 'item_of', 'ClevrItems', 'd
 # %% ../nbs/api/34_clevr.ipynb #509afc6d
 import csv
 import io
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -258,16 +259,24 @@ def read_objects(
     rows = read_jsonl(file)
     if not rows:
         raise ValueError(f"{file} has 0 rows, wants at least 1")
+    seen = set()
     for k, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not isinstance(row.get("image"), str) or not row.get("objects"):
             raise ValueError(f"{file}, row {k}: wants `image`, a file name, and `objects`, at least one")
         row["path"] = folder / "images" / row["image"]
+        if (stem := row["path"].stem) in seen:
+            raise ValueError(f"{file}, row {k}: a second picture {stem!r}, wants each once: it names the questions")
+        seen.add(stem)
+        if not isinstance(row["objects"], list) or not all(isinstance(o, dict) for o in row["objects"]):
+            raise ValueError(
+                f"{file}, {row['image']}: `objects` is {str(row['objects'])[:40]!r}, wants a list of dicts"
+            )
         for o in row["objects"]:
             where = f"{file}, {row['image']}"
             for name, allowed in ATTRIBUTES.items():
                 if o.get(name) not in allowed:
                     raise ValueError(f"{where}: {name} is {o.get(name)!r}, wants one of {', '.join(allowed)}")
-            if not all(isinstance(o.get(axis), (int, float)) for axis in "xy"):
+            if not all(type(o.get(axis)) in (int, float) and math.isfinite(o[axis]) for axis in "xy"):
                 raise ValueError(f"{where}: centre is ({o.get('x')}, {o.get('y')}), wants x and y in pixels")
     return rows
 
@@ -304,8 +313,12 @@ def read_questions(
         raise ValueError(f"{file} has {'0 rows' if not rows else f'no column {missing[0]}'}, wants {', '.join(wanted)}")
     asks = {word: name for name, known in ATTRIBUTES.items() for word in known} | {"yes": "yes_no", "no": "yes_no"}
     items = []
-    for row in rows[:n]:
-        answer = (row["answer"] or "").strip().lower()
+    if n is not None and n < 1:
+        raise ValueError(f"{n} questions of {file}, wants at least 1, or None for all")
+    for k, row in enumerate(rows[:n], 1):
+        if missing := [name for name in wanted if not row[name]]:
+            raise ValueError(f"{file}, row {k}: no {missing[0]}, wants {', '.join(wanted)}")
+        answer = row["answer"].strip().lower()
         if not (what := "number" if answer.isdecimal() else asks.get(answer)):
             continue
         kind = what if what in ("yes_no", "number") else "text"
@@ -331,6 +344,7 @@ def pictures(
     "Rendered pictures of scenes 0..n-1 of a split, kept in `folder`."
     if n < 1:
         raise ValueError(f"{n} pictures, wants at least 1")
+    scene_of(split, seed, 0)  # an error before anything is touched
     shapes = dict(rgb=((n, 320, 480, 3), np.uint8), mask=((n, 320, 480), np.int8))
     shapes["labels"] = ((n, 10, len(LABEL)), np.float32)
     files = {name: Path(folder) / f"{name}.npy" for name in shapes}

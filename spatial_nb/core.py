@@ -767,13 +767,14 @@ class Run:
             shutil.rmtree(aside := self.dir.with_name(f"{self.stage}.old"), ignore_errors=True)
             os.replace(self.dir, aside)
             old = {}
-        if kept and old.get("key", key) != key:
+        older = kept and (old.get("older", False) or old.get("key", key) != key)  # also where a second attempt went on
+        if older:
             self.note("went on from files that an earlier version of this stage left")
         if old:
             alive = max((p.stat().st_mtime for p in self.dir.rglob("*") if p.is_file()), default=0)
             self.earlier = old["earlier"] + (max(0.0, alive - old["started"]) if old["started"] else 0.0)
         self.dir.mkdir(parents=True, exist_ok=True)
-        self._mark = {"key": key, "earlier": self.earlier, "started": self.started}
+        self._mark = {"key": key, "earlier": self.earlier, "started": self.started, "older": older}
         write_json(mark, self._mark)
 
 # %% ../nbs/api/00_core.ipynb #03207fdc

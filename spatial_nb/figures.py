@@ -172,11 +172,13 @@ def _dots(ax, table: pd.DataFrame, sort: str, looks: Mapping[str, tuple]):
         part = table[table.row == row]
         if i % 2:
             ax.axhspan(i - 0.5, i + 0.5, color="0.965", lw=0, zorder=0)
-        if (base := part.baseline.max()) == base:  # not NaN
-            ax.plot([100 * base] * 2, [i - 0.42, i + 0.42], zorder=1, **BASELINE)
+        shared = part.baseline.nunique() < 2
         for m in part.itertuples():
             y = i if len(part) == 1 else i + (hues.index(m.hue) - (len(hues) - 1) / 2) * step
             color, mark = looks[m.hue]
+            if m.baseline == m.baseline:  # not NaN
+                ends = (i - 0.42, i + 0.42) if shared else (y - step / 2, y + step / 2)
+                ax.plot([100 * m.baseline] * 2, ends, zorder=1, **BASELINE)
             if len(m.values) > 1:
                 ax.plot(100 * np.array(m.values), [y] * len(m.values), "|", color=color, ms=5, alpha=0.5, zorder=2)
             ax.plot([100 * m.low, 100 * m.high], [y, y], color=color, lw=1.6, solid_capstyle="butt", zorder=3)
@@ -201,7 +203,7 @@ def _legend(ax, table: pd.DataFrame, looks: Mapping[str, tuple]):
     line = {"ls": "-", "lw": 1.6, "ms": 5.5, "mec": "white", "mew": 0.6}
     named = {n: Line2D([], [], color=c, marker=m, **line) for n, (c, m) in looks.items() if n}
     if table.baseline.notna().any():
-        named["guessing"] = Line2D([], [], **BASELINE)
+        named["best guess"] = Line2D([], [], **BASELINE)
     if named:
         tight = {"handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.2}
         ax.legend(list(named.values()), list(named), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, **tight)
@@ -309,7 +311,8 @@ def papers_figure(
     said = ", ".join(sorted(set(table.mark)))
     return Drawn(
         fig,
-        "Effects that a paper reports and a stage measured; pale: a control that has to lie on the same side of zero. "
+        "Effects that a paper reports and a stage measured; pale: a control. Interval and every seed of both have to "
+        "lie on the paper's side of zero. "
         f"Sizes are not comparable, our models are far smaller. The papers' values: {said}.",
     )
 

@@ -31,10 +31,10 @@ class Camera:
             if len(v) != 3 or not np.isfinite(v).all():
                 raise ValueError(f"camera {name} is {v}, wants three finite numbers (metres, world)")
             object.__setattr__(self, name, v)
-        if not self.focal > 0:
+        if not 0 < self.focal < np.inf:
             raise ValueError(f"camera focal is {self.focal}, wants a positive number of pixels")
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"camera size is {self.size}, wants (width, height) of at least 1 pixel each")
+        if len(self.size) != 2 or min(self.size) < 1 or any(x != int(x) for x in self.size):
+            raise ValueError(f"camera size is {self.size}, wants (width, height), whole pixels, at least 1 each")
         away = np.subtract(self.target, self.position)
         if np.hypot(away[0], away[1]) < 1e-9:
             raise ValueError(f"camera at {self.position} looks straight up or down: left and right are undefined")

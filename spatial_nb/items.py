@@ -37,7 +37,7 @@ def read_image(
             return _decoded(image, repr(str(path))).copy()
     except UnidentifiedImageError as e:
         raise ValueError(f"picture {str(path)!r} is not an image that Pillow reads") from e
-    except Image.DecompressionBombError as e:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as e:
         raise ValueError(f"picture {str(path)!r} cannot be decoded: {str(e)[:80]}") from e
 
 

@@ -9,8 +9,9 @@ __all__ = ['SIZES', 'COLORS', 'MATERIALS', 'SHAPES', 'ATTRIBUTES', 'EPS', 'NEAR'
 
 # %% ../nbs/api/10_scenes.ipynb #342f74a1
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 
@@ -395,7 +396,7 @@ def _find_camera(points, pixels) -> Camera:  # (n, 3) world, metres; (n, 3) u, v
         raise ValueError(f"no CLEVR camera explains the pixel_coords: off by {error:.0f} pixels, allowed 3")
     return Camera(tuple(position))
 
-
+# %% ../nbs/api/10_scenes.ipynb #3c0be1ef
 def from_clevr(
     data: dict,  # one entry of `scenes` in a CLEVR scene file
     camera: Camera | None = None,  # None: the file's, or found from pixel_coords
@@ -404,20 +405,33 @@ def from_clevr(
     "The scene in a CLEVR scene JSON."
     if rotation not in ("degrees", "radians"):
         raise ValueError(f"rotation is {rotation!r}, wants degrees or radians")
+    if not isinstance(data, dict):
+        raise ValueError(f"CLEVR scene is {str(data)[:40]!r}, wants a dict with objects")
     if "scenes" in data:
         raise ValueError(f"a file of {len(data['scenes'])} scenes, wants one of them: from_clevr(data['scenes'][i])")
     if not data.get("objects"):
         raise ValueError(f"CLEVR scene has no objects, only {', '.join(data) or 'nothing'}")
     for i, o in enumerate(data["objects"]):
+        if not isinstance(o, dict):
+            raise ValueError(f"object {i} of the CLEVR scene is {str(o)[:40]!r}, wants a dict")
         if missing := {"shape", "size", "color", "material", "3d_coords"} - set(o):
             raise ValueError(f"object {i} of the CLEVR scene lacks {', '.join(sorted(missing))}")
+        for name, n in {"3d_coords": 3, "pixel_coords": 3, "rotation": 1}.items():
+            numbers = np.atleast_1d(np.asarray(o.get(name, [0.0] * n), object))
+            if numbers.shape != (n,) or not all(isinstance(x, Real) and np.isfinite(x) for x in numbers):
+                wants = "a finite number" if n == 1 else f"{n} finite numbers"
+                raise ValueError(f"{name} of object {i} of the CLEVR scene is {o[name]!r}, wants {wants}")
     unit = np.pi / 180 if rotation == "degrees" else 1.0
     objects = [
         Object(o["shape"], o["size"], o["color"], o["material"], tuple(o["3d_coords"]), unit * o.get("rotation", 0.0))
         for o in data["objects"]
     ]
     if camera is None and "camera" in data:
-        camera = Camera(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["camera"].items()})
+        try:
+            camera = Camera(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["camera"].items()})
+        except (TypeError, AttributeError) as e:
+            wants = ", ".join(f.name for f in fields(Camera))
+            raise ValueError(f"camera of the CLEVR scene is {str(data['camera'])[:80]!r}, wants {wants}") from e
     if camera is None and all("pixel_coords" in o for o in data["objects"]):
         camera = _find_camera(
             np.array([o.position for o in objects]), np.array([o["pixel_coords"] for o in data["objects"]], float)

@@ -53,16 +53,19 @@ def iou(
     b: Sequence[float] | Mapping,
 ) -> float:  # 0 to 1; 0 for a box without area
     "Intersection over union of two boxes."
-    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = (o["bbox_2d"] if isinstance(o, Mapping) else o for o in (a, b))
-    if min(ax2 - ax1, ay2 - ay1, bx2 - bx1, by2 - by1) <= 0:
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = (
+        map(float, o["bbox_2d"] if isinstance(o, Mapping) else o) for o in (a, b)
+    )
+    if not all(side > 0 for side in (ax2 - ax1, ay2 - ay1, bx2 - bx1, by2 - by1)):
         return 0.0
     common = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
-    return common / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - common)
+    either = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - common
+    return common / either if either > 0 else 0.0
 
 
-def _same_label(pred: Mapping, true: Mapping) -> bool:
-    wanted = answers.phrase(true.get("label", ""))
-    return wanted is None or answers.phrase(str(pred.get("label", ""))) == wanted
+def _same_label(pred: Mapping, true: Mapping, one: bool) -> bool:
+    wanted, said = answers.phrase(true.get("label", "")), answers.phrase(str(pred.get("label", "")))
+    return wanted in (None, said) or one and (said is None or set(wanted.split()) <= set(said.split()))
 
 
 def match_boxes(
@@ -70,7 +73,8 @@ def match_boxes(
     true: Sequence[Mapping],
 ) -> list[tuple[int, int, float]]:  # (index in `pred`, index in `true`, IoU), each index at most once
     "Pairs of boxes with equal labels, the best overlap first."
-    pairs = [(iou(p, t), -i, -j) for i, p in enumerate(pred) for j, t in enumerate(true) if _same_label(p, t)]
+    one = len({t.get("label") for t in true}) == 1
+    pairs = [(iou(p, t), -i, -j) for i, p in enumerate(pred) for j, t in enumerate(true) if _same_label(p, t, one)]
     out, used, taken = [], set(), set()
     for overlap, i, j in sorted(pairs, reverse=True):
         if overlap > 0 and i not in used and j not in taken:

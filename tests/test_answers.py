@@ -13,6 +13,14 @@ from spatial_nb.core import data_root
 PARSERS = [answers.choice, answers.number, answers.yes_no, answers.boxes, answers.actions]
 
 
+def named(text):
+    return answers.named(text, ["red", "blue"])
+
+
+def choice_of_numbers(text):
+    return answers.choice(text, ["1", "2", "3"])
+
+
 @pytest.fixture(scope="module")
 def blink():
     folder = data_root() / "blink_completions"
@@ -80,14 +88,43 @@ def test_choice_reads_every_letter_in_every_form(template, letter):
     assert answers.choice(template.format(letter), 5) == letter
 
 
-@pytest.mark.parametrize("parse", PARSERS, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("parse", [*PARSERS, named, choice_of_numbers], ids=lambda p: p.__name__)
 @pytest.mark.parametrize(
-    "piece", ["A, ", "1,", "[", "{", "\n", "<think>", "```", "point A is ", "[1,2,3,4] ", "up, ", "the "]
+    "piece",
+    [
+        "A, ",
+        "1,",
+        "9",
+        "-",
+        "[",
+        "(",
+        "{",
+        "\n",
+        "<think>",
+        "```",
+        "point A is ",
+        "not red ",
+        "answer is ",
+        "[1,2,3,4] ",
+        "up, ",
+    ],
 )
 def test_degenerate_generations_are_read_in_linear_time(parse, piece):
     start = time.perf_counter()
     parse((piece * 20_000)[:20_000])
     assert time.perf_counter() - start < 3
+
+
+@pytest.mark.parametrize("parse", [*PARSERS, named], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "text", ["9" * 5000, "1/" + "9" * 5000, "9" * 400 + " 1/2", "\ud800", f"[1,2,3,{'9' * 400}]", "1/0"]
+)
+def test_numbers_that_are_none_are_no_answer_and_no_error(parse, text):
+    assert parse(text) is None
+
+
+def test_half_a_character_is_read_over():
+    assert answers.number("\ud800 3") == 3
 
 
 def test_environment_changes_no_answer(monkeypatch):

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from spatial_nb.core import shipped
+from spatial_nb.core import input_hash, read_record, root, shipped
 from spatial_nb.scores import best_constant, score
 
 pytest.importorskip("torch")
+RECORDS = root() / "data" / "records" / "small"
 
 
 def place(name):
@@ -51,7 +52,12 @@ def test_the_tiny_model_loads_with_the_plain_classes_of_transformers():
     assert 1_000_000 < int(said[2]) <= 4_000_000
 
 
-def test_the_record_is_of_the_weights_that_ship(vlm):
+@pytest.mark.parametrize("stage, name", [("00_detector", "detector"), ("05_tiny_vlm", "tiny-vlm")])
+def test_the_record_is_of_the_weights_that_ship(stage, name):
+    assert read_record(RECORDS / f"{stage}.json")["ships"][name]["hash"] == input_hash(name)
+
+
+def test_the_lineage_is_of_the_weights_that_ship(vlm):
     lineage = json.loads((place("tiny-vlm") / "lineage.json").read_text())
     assert lineage["model"] == vlm.hash
 

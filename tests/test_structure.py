@@ -143,7 +143,7 @@ def test_nothing_from_outside_is_executed(name):
     assert "trust_remote_code" not in passed
     for n in ast.walk(tree):
         if isinstance(n, ast.Call) and ast.unparse(n.func) == "torch.load":
-            assert "weights_only" in {k.arg for k in n.keywords}
+            assert {k.arg: ast.unparse(k.value) for k in n.keywords}.get("weights_only") == "True"
 
 
 # --- settings that fail silently when they are lost ---------------------------------------------------------------
