@@ -34,11 +34,11 @@ def test_readme_is_what_its_notebook_gives(tmp_path):
 
 def test_results_are_the_records_numbers():
     stage = None
-    for cell, name, mean, interval, counted, verdict in rows("stage", "measured"):
+    for cell, name, mean, interval, each, counted, verdict in rows("stage", "measured"):
         stage = stage_of(cell) if cell else stage
         found = record(stage, "small")
         if found is None:
-            assert (name, mean, interval, counted, verdict) == ("not run yet", "", "", "", "")
+            assert (name, mean, interval, each, counted, verdict) == ("not run yet", "", "", "", "", "")
             continue
         assert not cell or verdict == found["verdict"]
         if not name and not found["metrics"]:
@@ -46,6 +46,8 @@ def test_results_are_the_records_numbers():
         metric = found["metrics"][name]
         assert mean == f"{metric['mean']:.3f}"
         assert interval == ("{:.3f} to {:.3f}".format(*metric["interval"]) if metric["interval"] else "")
+        values = metric["values"] if len(metric["values"]) > 1 else []
+        assert each == ", ".join(f"{v:.3f}" for v in values)
         assert counted.split(" × ") == [str(metric["n"] or ""), str(len(metric["seeds"]))]
 
 
