@@ -162,8 +162,8 @@ def number(
     outside = re.sub(r"\([^()]*\)", " ", text)
     text = outside if _values(outside) else text
     said = [text[m.end() :] for m in list(_SUMS_UP.finditer(text))[-5:]]
-    first, *_, last = lines = text.split("\n") if "\n" in text else [text, ""]
-    short = [o for o in (last, first) if len(o.split()) <= 3 and len(lines) > 1]
+    lines = text.split("\n")
+    short = [o for o in (lines[-1], lines[0]) if len(o.split()) <= 3]
     found = next((v for v in map(_values, [text, *reversed(said), *short]) if len(v) == 1), None)
     return float(found[0]) if found else _declared_number(text)
 
@@ -555,7 +555,7 @@ def _in_other_words(text, n, texts):
 
 
 _IDIOM = re.compile(
-    r"\b(?:(?P<right>right)(?= (?:option|choice|answer|one|letter)\b(?! side))|(?<=you are )right|(?<=you're )right|"
+    r"\b(?:right(?= (?:option|choice|answer|one|letter)\b)|(?<=you are )right|(?<=you're )right|"
     r"no (?:image|picture|photo|way|idea|preference|information|doubt|clear|problem)\b)",
     re.I,
 )
