@@ -146,14 +146,14 @@ def _panel(part: pd.DataFrame, kind: str) -> tuple[str, str, pd.DataFrame]:
 
 
 def _groups(table: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    "The panels of one stage's metrics, the main one first: the most shares."
+    "The panels of one stage's metrics, the main one first: what is called score or accuracy, else the most shares."
     shown = table[table.sort != "other"]
     asked = shown.groupby("on").what.transform("nunique")
     is_set = shown.on.isin(list(SETS)) | ((asked > 1) & (shown.on != ""))  # else it only completes the name
     kinds = np.select([shown.sort == "difference", shown.arm != "", is_set], ["differences", "arms", "sets"], "alone")
     apart = np.where(kinds == "arms", shown.what, "")  # two things measured of the same arms on the same sets
     panels = [_panel(part, kind) for (kind, _), part in shown.groupby([kinds, apart], sort=False)]
-    return sorted(panels, key=lambda p: (p[1] == "difference", -len(p[2])))
+    return sorted(panels, key=lambda p: (p[1] == "difference", not {"score", "accuracy"} & set(p[2].what), -len(p[2])))
 
 # %% ../nbs/api/60_figures.ipynb #ca4a46f5
 def _counted(part: pd.DataFrame) -> str:
@@ -198,15 +198,17 @@ def _dots(ax, table: pd.DataFrame, sort: str, looks: Mapping[str, tuple]):
     sns.despine(ax=ax, left=True)
 
 
-def _legend(ax, table: pd.DataFrame, looks: Mapping[str, tuple]):
-    "Above `ax`, name the marks of `looks` and the baseline, where there is something to tell apart."
+def _head(ax, title: str, table: pd.DataFrame, looks: Mapping[str, tuple]):
+    "Above `ax` its title and, where there is something to tell apart, the names of its marks and of the baseline."
     line = {"ls": "-", "lw": 1.6, "ms": 5.5, "mec": "white", "mew": 0.6}
     named = {n: Line2D([], [], color=c, marker=m, **line) for n, (c, m) in looks.items() if n}
     if table.baseline.notna().any():
         named["best guess"] = Line2D([], [], **BASELINE)
+    ncols = 6 if len(named) < 6 else -(-len(named) // 2)  # two lines: one would be wider than the panel
+    ax.set_title(title, pad=22 if len(named) < 6 else 37)
     if named:
-        tight = {"handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.2}
-        ax.legend(list(named.values()), list(named), loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=6, **tight)
+        tight = {"handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.2, "ncols": ncols}
+        ax.legend(list(named.values()), list(named), loc="lower left", bbox_to_anchor=(-0.01, 1.0), **tight)
 
 # %% ../nbs/api/60_figures.ipynb #0f1d5e33
 def _source(records: Mapping[str, Mapping]) -> str:
@@ -238,14 +240,13 @@ def stage_figure(
         for ax, (title, sort, table) in zip(axes.flat, groups, strict=True):
             looks = _looks(dict.fromkeys(table.hue))
             _dots(ax, table, sort, looks)
-            ax.set_title(title, pad=22)
-            _legend(ax, table, looks)
+            _head(ax, title, table, looks)
     return Drawn(fig, f"{record['stage']}: {record['verdict']}. {_HOW} {_source({record['stage']: record})}")
 
 # %% ../nbs/api/60_figures.ipynb #e50e67d7
 def overview(
     records: Mapping[str, Mapping],  # by stage
-    rows: int = 16,  # at most so many a panel
+    rows: int = 24,  # at most so many a panel
 ) -> Drawn | None:  # None: no record holds a share
     "The main panel of every stage that measured shares."
     panels = {s: g[0] for s, r in records.items() if (g := _groups(metrics_table({s: r}))) and g[0][1] == "share"}
@@ -265,8 +266,8 @@ def overview(
             looks = _looks(dict.fromkeys(table.hue))
             _dots(ax, table, sort, looks)
             words = stage.replace("_", " ") + (f": {title}" if title else "")
-            ax.set_title(words + (f" (first {rows} of {whole[stage]} rows)" if whole[stage] > rows else ""), pad=22)
-            _legend(ax, table, looks)
+            words += f" (first {rows} of {whole[stage]} rows)" if whole[stage] > rows else ""
+            _head(ax, words, table, looks)
     shown = {s: records[s] for s in panels}
     return Drawn(fig, f"What the stages measured. {_HOW} {_source(shown)}")
 
