@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -421,7 +422,8 @@ def test_ctrl_c_ends_with_130_and_leaves_no_receipt(clone):
     first(clone, sleep=SLOW_STEP)
     words = command("reproduce", "--stage", "00", "--set", "steps=400")
     rows = clone / "runs/smoke/work/00_first/rows.jsonl"
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background is born deaf to it
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as p:
         while p.poll() is None and not rows.exists():
             time.sleep(0.05)
         p.send_signal(signal.SIGINT)
