@@ -533,6 +533,8 @@ def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict, muon: 
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    lengths = [sum(len(rows.rows[i]) for i in pack) for pack in packs]
+
     def optimizer():
         if not muon:
             return None
@@ -547,7 +549,7 @@ def _maker(vlm: Vlm, rows: Rows, packs: list[list[int]], arguments: dict, muon: 
             model=vlm.model,
             args=SFTConfig(**arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}),
             data_collator=Collate(vlm, rows, packs),
-            train_dataset=Dataset.from_dict({"pack": list(range(len(packs)))}),
+            train_dataset=Dataset.from_dict({"pack": list(range(len(packs))), "length": lengths}),
             processing_class=vlm.processor,
         )
         trainer.model_accepts_loss_kwargs = True  # TRL's loss divides by the answer tokens of the whole step, if told
@@ -565,6 +567,7 @@ def train(
     steps: int | None = None,  # optimiser steps instead of passes
     batch: int = 8,  # rows of one forward pass
     pack: int = 1,  # questions about the same pictures that make up a row, at most
+    by_length: bool = False,  # rows of like length in a batch: less padding where lengths differ
     accumulation: int = 1,  # forward passes of one step
     lora_rank: int = 0,  # 0: full parameters
     freeze_vision: bool = True,  # the tower stays as it is, and each picture is encoded once
@@ -604,6 +607,7 @@ def train(
     _show(plan)
     arguments = common_arguments(vlm, out, params | {"seed": seed, "save_every": save_every})
     arguments |= dict(
-        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, weight_decay=weight_decay
-    )
+        per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, weight_decay=weight_decay,
+        train_sampling_strategy="group_by_length" if by_length else "random",
+    )  # fmt: skip
     return run_trainer(vlm, _maker(vlm, rows, packs, arguments, muon), rows, out, lineage, plan, callbacks)

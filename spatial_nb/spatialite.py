@@ -73,7 +73,7 @@ OFFICIAL = (
     "Now, I need you to answer: If the cube rolls according to the path shown {path}, what color will the {face} face "
     "of the cube be at the end?\n\n"
 )
-SHORT = "A cube rolls:\n{path}\nAt first it has {colors}. What color is the {face} face at the end? Begin at {first}."
+SHORT = "A cube rolls:\n{path}\nAt first it has {colors}. What color is the {face} face at the end?"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDINGS = ("short", "official")
 
@@ -90,7 +90,7 @@ def question(
         colors = ", ".join(f'"{f}": "{c}"' for f, c in zip(FACES, q.start.colors, strict=True))
         return OFFICIAL.format(colors=colors, path=", ".join(f'"{m}"' for m in q.path), face=q.face)
     rolls = "\n".join(f"{x} {m}" for x, m in zip(_letters(q, first), q.path, strict=True))
-    return SHORT.format(colors=_ROLLING.text(q.start), path=rolls, face=q.face, first=first)
+    return SHORT.format(colors=_ROLLING.text(q.start), path=rolls, face=q.face)
 
 
 def _letters(q: Rolling, first: str) -> str:
@@ -119,8 +119,8 @@ def simulation(
 
 
 def _came(roll: str, after: Cube) -> str:
-    "For each face: which face `roll` brought there, its name, its color."
-    return ", ".join(f"{FACES[j]} {f} {c}" for f, j, c in zip(FACES, ROLLS[roll], after.colors, strict=True))
+    "For each face: its name, the face that `roll` brought there, its color."
+    return ", ".join(f"{f} {FACES[j]} {c}" for f, j, c in zip(FACES, ROLLS[roll], after.colors, strict=True))
 
 # %% ../nbs/api/32_spatialite.ipynb #885d66b7
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Simulation:
 
 
 _COLOR, _FACE = "|".join(COLORS), "|".join(FACES)
-_ENTRIES = ", ".join(f"({_FACE}) {f} ({_COLOR})" for f in FACES)
+_ENTRIES = ", ".join(f"{f} ({_FACE}) ({_COLOR})" for f in FACES)
 _LINE = re.compile(rf"([a-z]) ({'|'.join(ROLLS)}): {_ENTRIES}; ({_FACE}) ({_COLOR})")
 _LAST = re.compile(rf"The ({_FACE}) face is ({_COLOR})\.")
 

@@ -8,7 +8,7 @@ import pytest
 from spatial_nb import clevr, spatialite
 from spatial_nb.core import data_root, read_jsonl, root
 from spatial_nb.questions import SEE
-from spatial_nb.scores import score, summarize
+from spatial_nb.scores import best_constant, score, summarize
 
 PLACES = """relate relate_query relate_count extreme nearest between distance size_metric distance_compare
 direction""".split()
@@ -89,7 +89,7 @@ def test_what_each_rung_of_the_ladder_answers_is_in_its_completions():
     }
     sets["people"] = labelled(clevr.read_questions, n=p["real"] or None)
     sets["see, real"] = labelled(clevr.read_labelled, per_picture=7)[: 7 * p["real"] or None]
-    checked = 0
+    checked, means = 0, {}
     for rung in ("parent", "1 boxes", "2 spatial", "cold start", "3 reinforced"):
         seeds = [0] if rung == "parent" else p["seeds"]
         for name, items in sets.items():
@@ -99,8 +99,23 @@ def test_what_each_rung_of_the_ladder_answers_is_in_its_completions():
                 rows = {
                     s: [r for r in said[f"{rung.replace(' ', '-')}-seed{s}"] if r["variant"] == variant] for s in seeds
                 }
-                same(record["metrics"][f"{label}/{rung}/{name}"], *pooled_share(items, rows, seeds, scene_of))
+                found = pooled_share(items, rows, seeds, scene_of)
+                same(record["metrics"][f"{label}/{rung}/{name}"], *found)
+                if variant == "full":
+                    means[rung, name] = found[0]
                 checked += 1
+        if rung in ("1 boxes", "2 spatial", "3 reinforced"):
+            for kind in PLACES:
+                items = [i for i in sets["spatial"] if i.metadata["question_type"] == kind]
+                rows = {
+                    s: [r for r in said[f"{rung.replace(' ', '-')}-seed{s}"] if r["variant"] == "full"] for s in seeds
+                }
+                same(record["metrics"][f"kind/{rung}/{kind}"], pooled_share(items, rows, seeds, scene_of)[0])
+    for what in (m.removeprefix("gain/") for m in record["metrics"] if m.startswith("gain/")):
+        pair, name = what.rsplit(", ", 1)
+        a, b = pair.split(" over ")
+        other = float(best_constant(sets[name], match="iou")) if b == "best constant" else means[b, name]
+        same(record["metrics"][f"gain/{what}"], np.subtract(means[a, name], other))
     assert checked >= 30
 
 
@@ -110,7 +125,7 @@ def scene_of(item):
 
 def test_how_the_cube_rolls_is_in_the_completions():
     record, said = read("40_imagery_distillation")
-    p = record["parameters"]
+    p, metrics, checked = record["parameters"], record["metrics"], 0
     sets = {
         f"{a}-{b} rolls": list(spatialite.dataset("cube_rolling", "test", 0, p["held_out"], steps=(a, b)))
         for a, b in ((p["shortest"], p["longest"]), (p["longest"] + 1, 15))
@@ -119,11 +134,21 @@ def test_how_the_cube_rolls_is_in_the_completions():
     if (file := data_root() / "spatialite" / "cube_rolling.jsonl").is_file():
         sets["official"] = spatialite.read_official(file, "short")[: p["official"] or None]
         sets["official wording"] = spatialite.read_official(file, "official")[: p["official"] or None]
-    checked = 0
+    runs = {arm: [f"{arm.replace(' ', '-')}-seed{s}" for s in p["seeds"]] for arm in ("simulation", "answer only")}
+    runs["parent"] = ["parent"]
     for name, items in sets.items():
         items = [i for i in items if i.id in {r["id"] for r in said["parent"]}]  # less those met in training
-        for arm in ("parent", "simulation", "answer only"):
-            runs = ["parent"] if arm == "parent" else [f"{arm.replace(' ', '-')}-seed{s}" for s in p["seeds"]]
-            same(record["metrics"][f"accuracy/{arm}/{name}"], *pooled_share(items, said, runs, lambda i: i.id))
+        means = {}
+        for arm, names in runs.items():
+            means[arm], interval = pooled_share(items, said, names, lambda i: i.id)
+            same(metrics[f"accuracy/{arm}/{name}"], means[arm], interval)
             checked += 1
+        for control in ("answer only", "parent"):
+            same(metrics[f"gain over {control}/{name}"], np.subtract(means["simulation"], means[control]))
+        color = float(best_constant(items))
+        same(metrics[f"gain over best color/{name}"], np.subtract(means["simulation"], color))
+        if name != "official wording":
+            texts = [{r["id"]: r["text"].strip() for r in said[run]} for run in runs["simulation"]]
+            exact = [np.mean([of[i.id] == spatialite.simulate(i) for i in items]) for of in texts]
+            same(metrics[f"faithful/{name}"], exact)
     assert checked >= 6

@@ -88,7 +88,10 @@ def test_killed_sft_ends_bit_for_bit_as_one_never_killed(whole, tmp_path):
     same(whole, killed(sft.train, ITEMS, tmp_path / "killed", (1, 3, 5, 6), **SFT))
 
 
-@pytest.mark.parametrize("how", [dict(lora_rank=2), dict(freeze_vision=False), dict(pack=4, batch=2)], ids=str)
+SFT_MODES = [dict(lora_rank=2), dict(freeze_vision=False), dict(pack=4, batch=2), dict(by_length=True)]
+
+
+@pytest.mark.parametrize("how", SFT_MODES, ids=str)
 def test_killed_sft_ends_the_same_in_every_mode(tmp_path, how):
     how = SFT | dict(steps=4) | how
     a = sft.train(fresh(), SEEN, tmp_path / "whole", **how)
