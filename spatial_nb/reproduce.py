@@ -177,6 +177,12 @@ class Job:
         return self.stage.name
 
     @property
+    def injected(self) -> dict:
+        "What the notebook is told: what differs from its own values, and what was set by hand."
+        own = self.stage.parameters
+        return {k: v for k, v in self.values.items() if k in self.passed or v != own[k].default}
+
+    @property
     def receipt(self) -> Path:
         return self.out / "receipts" / f"{self.name}.json"
 
@@ -404,7 +410,7 @@ def run_notebook(
             papermill.execute_notebook(
                 job.stage.path,
                 job.partial,
-                parameters=job.values,
+                parameters=job.injected,
                 engine_name=_register_engine(ticker.show),
                 kernel_name="python3",
                 language="python",
