@@ -433,7 +433,8 @@ def _whole(text, n, texts):
     bare = re.sub(r"[\s\"'()\[\]{}.,:;!<>-]+", " ", text).strip()
     if len(bare) == 1 and bare.isalpha():
         return bare.upper() if bare.upper() in _LETTERS[:n] else "?"
-    quoted = _finder(n, texts)[1].get(_key(text))
+    quotes, key = _finder(n, texts)[1], _key(text)
+    quoted = quotes.get(key) or quotes.get(re.sub(r"\A(?:an|the|a(?=\s+\w+\s))\s+", "", key))  # "A red" may be letter A
     own = re.match(r"\s*(?:\(([A-Za-z])\)|([A-Z])[.):])\s+\S", text)
     if quoted and own and (own[1] or own[2]).upper() in _LETTERS[:n]:
         return (own[1] or own[2]).upper()  # "(B) left": the letter was asked for
@@ -490,7 +491,7 @@ def _leading(text, n, texts):
         first
         and first.start == 0
         and first.kind in ("quote", "joined")
-        and re.match(r"\s*(?:[.,;:!\n]|$)", text[first.end :])
+        and re.match(r"\s*(?:[.,;:!\n]|\((?!\w\))|$)", text[first.end :])
     ):
         return first.letter
 
@@ -810,6 +811,9 @@ def _steps(piece):
 def _runs(text):
     "every unbroken sequence of actions in `text`, and whether it was announced"
     runs, open_run = [], False
+    numbered = re.findall(r"(?m)^\s*(\d+)\s*:", text)
+    if len(numbered) > 1 and numbered == [str(i) for i in range(1, len(numbered) + 1)]:  # steps, not blocks
+        text = re.sub(r"(?m)^\s*\d+\s*:\s*", "", text)
     text = re.sub(r"(?m)^\s*(?:\d+\s*[.)]|[-*•])\s+", "", re.sub(r"\bstep\s+\d+\s*[.:)]?\s+", "\n", text, flags=re.I))
     text = re.sub(r"(?:(?<=\w)\s+|\A)\(?\d+[.)]\s+(?=[a-zA-Z])", "\n", text)
     text = re.sub(r"\b(?:first|second|third|fourth|fifth|next|then|finally|lastly)(?:ly)?,\s+", ", ", text, flags=re.I)
