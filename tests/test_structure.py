@@ -60,7 +60,9 @@ def test_notebook_was_saved_with_outputs(path):
     shown = [c for c in cells(path, "code") if not re.search(r"^#\|\s*(export|hide|default_exp)", c["source"], re.M)]
     assert len(shown) <= 4 or any(c["outputs"] for c in shown), "a reader sees no result: run it and save"
     said = [o["data"].get("text/plain", "") for c in shown for o in c["outputs"] if "data" in o]
-    assert not [t for t in said if "".join(t).startswith("'skipped: ")], "saved without the reference data: set SPATIAL_NB_DATA"
+    assert not [t for t in said if "".join(t).startswith("'skipped: ")], (
+        "saved without the reference data: set SPATIAL_NB_DATA"
+    )
 
 
 @each_api
