@@ -20,7 +20,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .core import atomic, content_hash, nearest, progress, read_json, read_jsonl, read_text, rng, write_json
+from spatial_nb.core import (
+    atomic,
+    content_hash,
+    nearest,
+    progress,
+    read_json,
+    read_jsonl,
+    read_text,
+    rng,
+    whole,
+    write_json,
+)
 from .items import Item, read_image, to_parquet
 from .questions import KINDS, SEE, Question, ask_see, questions
 from .render import render
@@ -63,15 +74,15 @@ def scene_of(
     )
 
 # %% ../nbs/api/34_clevr.ipynb #e981eca9
-def _check_request(split, n, kinds, size, per_scene) -> None:
+def _check_request(split, kinds, size) -> None:
     "Raise ValueError unless such items can be made."
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}: {nearest(split, SPLITS)}")
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"question kind is {kind!r}: {nearest(kind, KINDS)}")
-    if n < 1 or per_scene < 1 or not kinds:
-        raise ValueError(f"n is {n}, per_scene {per_scene}, kinds {kinds}: wants at least 1 of each")
+    if not kinds:
+        raise ValueError(f"kinds is {kinds}: {nearest('', KINDS)}")
     if size and (len(size) != 2 or abs(size[0] / size[1] - 1.5) > 0.02):
         raise ValueError(f"picture size is {size}, wants (width, height) as 3 to 2, or None")
 
@@ -99,9 +110,10 @@ class ClevrItems(Sequence):
 
     def __init__(self, split, seed, n, kinds, size, per_scene, workers):
         kinds = SEE if kinds is None else [kinds] if isinstance(kinds, str) else kinds
-        _check_request(split, n, kinds, size, per_scene)
+        _check_request(split, kinds, size)
         self.kinds = tuple(sorted(kinds, key=list(KINDS).index))
-        self.split, self.seed, self.n, self.per_scene, self.workers = split, int(seed), int(n), int(per_scene), workers
+        self.split, self.seed, self.workers = split, whole("seed", seed), workers
+        self.n, self.per_scene = whole("n", n, 1), whole("per_scene", per_scene, 1)
         self.size = size and tuple(int(x) for x in size)
 
     def __len__(self):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import content_hash, nearest, read_text, rng
+from .core import content_hash, nearest, read_text, rng, whole
 from .items import Item
 from .puzzles import FACES, ROLLS, STEPS, Cube, CubeRolling, play
 
@@ -339,7 +339,7 @@ def _allowed(what: str, value, allowed: Iterable) -> None:
 def dataset(
     task: str,  # one of `TASKS`
     split: str,  # train, validation or test
-    seed: int,  # another seed, other items
+    seed: int | str,  # another seed, other items
     n: int,  # how many items
     difficulty: str | None = None,  # one of `LEVELS`; None: all of 3 to 15 rolls
     modality: str = "TQA",  # one of `MODALITIES`
@@ -355,12 +355,11 @@ def dataset(
         _allowed("difficulty", difficulty, LEVELS)
     if difficulty is not None and steps is not None:
         raise ValueError(f"difficulty is {difficulty!r} and steps is {steps}, give one of them")
-    low, high = steps or LEVELS.get(difficulty, (3, 15))
+    low, high = (whole("steps", k, 1) for k in steps or LEVELS.get(difficulty, (3, 15)))
     if not 1 <= low <= high <= len(LETTERS):
         raise ValueError(f"steps is {(low, high)}, wants 1 <= fewest <= most <= {len(LETTERS)} rolls")
-    if n < 1:
-        raise ValueError(f"n is {n}, wants at least 1 item")
-    return Rollings(split, seed, n, (int(low), int(high)), wording)
+    seed = seed if isinstance(seed, str) else whole("seed", seed)
+    return Rollings(split, seed, whole("n", n, 1), (low, high), wording)
 
 # %% ../nbs/api/32_spatialite.ipynb #62d4e7e4
 def _official(row: dict, wording: str) -> Item:
