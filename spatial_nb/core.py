@@ -6,7 +6,7 @@
 __all__ = ['PACKAGES', 'rng', 'content_hash', 'nearest', 'whole', 'root', 'data_root', 'package_folder', 'shipped', 'atomic',
            'write_json', 'read_text', 'read_json', 'read_jsonl', 'append_jsonl', 'write_jsonl', 'progress', 'Parameter',
            'read_parameters', 'code_hashes', 'read_declaration', 'input_path', 'input_hash', 'scrub', 'seed_interval',
-           'versions', 'git_state', 'Record', 'read_record', 'hold', 'holder', 'Run', 'Picture']
+           'versions', 'git_state', 'Record', 'read_record', 'hold', 'holder', 'Run', 'Picture', 'untimed']
 
 # %% ../nbs/api/00_core.ipynb #a5213ac6
 import ast
@@ -927,6 +927,11 @@ def ship(
     self._said["ships"][name] = Path(folder)
 
 # %% ../nbs/api/00_core.ipynb #7a68ecb8
+def untimed(rows: Iterable[Mapping]) -> list[dict]:  # as they would be on any machine
+    "Completions without the seconds that they took."
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
 @patch
 def finish(
     self: Run,
@@ -937,12 +942,10 @@ def finish(
         raise ValueError(f"{self.stage}: the verdict is empty, wants a sentence")
     said = dict(self._said)
     for word in ("completions", "ships"):
-        said[word] = {
-            name: {"path": os.path.relpath(path, self.out), "hash": content_hash(path)}
-            for name, path in said[word].items()
-        }
+        said[word] = {n: {"path": os.path.relpath(p, self.out), "hash": content_hash(p)} for n, p in said[word].items()}
     for name, path in self._said["completions"].items():
-        said["completions"][name]["rows"] = len(read_jsonl(path))
+        rows = untimed(read_jsonl(path))
+        said["completions"][name] |= {"hash": content_hash(rows), "rows": len(rows)}
     seconds = self.earlier + time.time() - self.started
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started))
     machine = {"seconds": round(seconds, 1), "started": started, **_device(), **said.pop("machine")}

@@ -50,6 +50,7 @@ from spatial_nb.core import (
     read_text,
     root,
     scrub,
+    untimed,
     write_json,
     write_jsonl,
 )
@@ -570,7 +571,7 @@ def publish(job: Job) -> list[Path]:  # what was written
         packed = f"completions/{job.name}-{name}.jsonl.gz"
         rows = [json.loads(scrub(json.dumps(row))) for row in read_jsonl(job.out / c["path"])]
         old = place / packed
-        if not old.is_file() or read_jsonl(old) != rows:
+        if not old.is_file() or untimed(read_jsonl(old)) != untimed(rows):
             written.append(write_jsonl(old, rows))
         c["path"] = packed
     kept = {place / c["path"] for c in record["completions"].values()}

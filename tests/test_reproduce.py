@@ -39,7 +39,7 @@ rows = run.dir / "rows.jsonl"
 done = len(read_jsonl(rows)) if rows.exists() else 0
 for i in progress(range(done, steps), "making rows"):
     time.sleep(SLEEP)
-    append_jsonl(rows, {"id": i, "value": twice(rng("row", i).random())})"""
+    append_jsonl(rows, {"id": i, "value": twice(rng("row", i).random()), "seconds": time.perf_counter()})"""
 
 END = """import sys
 print("careful", file=sys.stderr)
