@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import cells
 
 from spatial_nb import clevr, spatialite
 from spatial_nb.core import data_root, read_jsonl, root
@@ -117,6 +118,19 @@ def test_what_each_rung_of_the_ladder_answers_is_in_its_completions():
         other = float(best_constant(sets[name], match="iou")) if b == "best constant" else means[b, name]
         same(record["metrics"][f"gain/{what}"], np.subtract(means[a, name], other))
     assert checked >= 30
+
+
+def test_the_text_of_the_ladder_says_what_its_record_shows():
+    record, _ = read("30_ladder_training")
+    mean = {k: m["mean"] for k, m in record["metrics"].items()}
+    text = " ".join(c["source"] for c in cells(root() / "nbs/stages/30_ladder_training.ipynb", "markdown"))
+    spatial = mean["score/2 spatial/spatial"]
+    gains = [spatial - mean["gray/2 spatial/spatial"], mean["score/cold start/spatial"] - spatial]
+    gains.append(mean["gain/2 spatial over best constant, spatial"])
+    assert [g for g in gains if f"{100 * g:+.1f}" not in text] == []
+    shown = [spatial, mean["gray/2 spatial/spatial"], mean["score/1 boxes/boxes"], mean["score/2 spatial/boxes"]]
+    assert [x for x in shown if f"{x:.3f}" not in text] == []
+    assert all(record["metrics"][f"score/{r}/people"]["unparsed"] > 0.5 for r in ("2 spatial", "3 reinforced"))
 
 
 def scene_of(item):
