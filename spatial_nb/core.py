@@ -941,11 +941,13 @@ def finish(
     if not str(verdict).strip():
         raise ValueError(f"{self.stage}: the verdict is empty, wants a sentence")
     said = dict(self._said)
-    for word in ("completions", "ships"):
-        said[word] = {n: {"path": os.path.relpath(p, self.out), "hash": content_hash(p)} for n, p in said[word].items()}
-    for name, path in self._said["completions"].items():
-        rows = untimed(read_jsonl(path))
-        said["completions"][name] |= {"hash": content_hash(rows), "rows": len(rows)}
+    there = lambda path: os.path.relpath(path, self.out)
+    said["ships"] = {n: {"path": there(p), "hash": content_hash(p)} for n, p in said["ships"].items()}
+    rows = {n: untimed(read_jsonl(p)) for n, p in said["completions"].items()}
+    said["completions"] = {
+        n: {"path": there(p), "hash": content_hash(rows[n]), "rows": len(rows[n])}
+        for n, p in said["completions"].items()
+    }
     seconds = self.earlier + time.time() - self.started
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started))
     machine = {"seconds": round(seconds, 1), "started": started, **_device(), **said.pop("machine")}

@@ -90,12 +90,12 @@ def _parts(name: str) -> dict[str, str]:
 
 def _sort_of(name: str, metric: Mapping) -> str:
     "share, difference (of shares) or other: which axis a metric belongs on."
-    ends = [metric["mean"], *(metric["interval"] or ()), *metric["values"]]
+    seen = [metric["mean"], *metric["values"]]  # not the interval: over few seeds it may leave 0 to 1
     if metric.get("unit", "%") != "%" or name.startswith("claim/"):
         return "other"
-    if name.split("/")[0].startswith(("gain", "difference", "change", "loss of")) or min(ends) < -0.5:
-        return "difference" if max(map(abs, ends)) <= 1.5 else "other"
-    return "share" if metric["n"] and max(ends) <= 1.05 and 0 <= metric["mean"] <= 1 else "other"
+    if name.split("/")[0].startswith(("gain", "difference", "change", "loss of")) or min(seen) < -0.5:
+        return "difference" if max(map(abs, seen)) <= 1.5 else "other"
+    return "share" if metric["n"] and max(seen) <= 1.05 and 0 <= metric["mean"] <= 1 else "other"
 
 
 def metrics_table(

@@ -154,6 +154,11 @@ def test_overview_says_when_it_leaves_rows_out():
     assert "first 24 of 30 rows" in words(figures.overview({"70_any": record(ODD["many rows"])}))
 
 
+def test_a_share_whose_interval_leaves_0_to_1_is_drawn():
+    wide = {"kind/arm/size": measured(0.8, 0.9, 0.95) | {"interval": [0.5, 1.26]}}
+    assert list(figures.metrics_table({"70_any": record(wide)}).sort) == ["share"]
+
+
 def test_the_papers_value_and_ours_have_different_marks():
     rolling = "spatialite.distillation.cube-rolling"
     rule = CLAIMS[rolling].rule

@@ -9,7 +9,7 @@ from conftest import cells
 from spatial_nb import clevr, spatialite
 from spatial_nb.core import data_root, read_jsonl, root
 from spatial_nb.questions import SEE
-from spatial_nb.scores import best_constant, score, summarize
+from spatial_nb.scores import best_constant, chance, paired, score, summarize
 
 PLACES = """relate relate_query relate_count extreme nearest between distance size_metric distance_compare
 direction""".split()
@@ -121,15 +121,26 @@ def test_what_each_rung_of_the_ladder_answers_is_in_its_completions():
 
 
 def test_the_text_of_the_ladder_says_what_its_record_shows():
-    record, _ = read("30_ladder_training")
-    mean = {k: m["mean"] for k, m in record["metrics"].items()}
+    record, said = read("30_ladder_training")
+    p, mean = record["parameters"], {k: m["mean"] for k, m in record["metrics"].items()}
     text = " ".join(c["source"] for c in cells(root() / "nbs/stages/30_ladder_training.ipynb", "markdown"))
-    spatial = mean["score/2 spatial/spatial"]
-    gains = [spatial - mean["gray/2 spatial/spatial"], mean["score/cold start/spatial"] - spatial]
-    gains.append(mean["gain/2 spatial over best constant, spatial"])
-    assert [g for g in gains if f"{100 * g:+.1f}" not in text] == []
-    shown = [spatial, mean["gray/2 spatial/spatial"], mean["score/1 boxes/boxes"], mean["score/2 spatial/boxes"]]
+    shown = [mean[f"score/2 spatial/{name}"] for name in ("spatial", "boxes")]
+    shown += [mean["gray/2 spatial/spatial"], mean["score/1 boxes/boxes"]]
+    items = list(clevr.dataset("test", 202, p["held_out"] * len(PLACES), PLACES, per_scene=len(PLACES), size=None))
+    of_kind = [[i for i in items if i.metadata["question_type"] == kind] for kind in PLACES]
+    shown.append(np.mean([max(float(chance(some)), float(best_constant(some))) for some in of_kind]))
     assert [x for x in shown if f"{x:.3f}" not in text] == []
+
+    def scored(rung, variant):
+        runs = [{r["id"]: r["text"] for r in said[f"{rung}-seed{s}"] if r["variant"] == variant} for s in p["seeds"]]
+        return [score(i, of[i.id]) for of in runs for i in items]
+
+    ours, scenes = scored("2-spatial", "full"), [scene_of(i) for i in items] * len(p["seeds"])
+    pairs = (ours, scored("2-spatial", "blank")), (scored("cold-start", "full"), ours)
+    for found in (paired(a, b, cluster=scenes) for a, b in pairs):
+        gain = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * x for x in (found.difference, *found.interval)))
+        assert gain in " ".join(text.split())
+    assert f"{100 * mean['gain/2 spatial over best constant, spatial']:+.1f}" in text
     assert all(record["metrics"][f"score/{r}/people"]["unparsed"] > 0.5 for r in ("2 spatial", "3 reinforced"))
 
 
@@ -156,6 +167,7 @@ def test_how_the_cube_rolls_is_in_the_completions():
         for arm, names in runs.items():
             means[arm], interval = pooled_share(items, said, names, lambda i: i.id)
             same(metrics[f"accuracy/{arm}/{name}"], means[arm], interval)
+            assert metrics[f"accuracy/{arm}/{name}"]["n"] == len(items)
             checked += 1
         for control in ("answer only", "parent"):
             same(metrics[f"gain over {control}/{name}"], np.subtract(means["simulation"], means[control]))

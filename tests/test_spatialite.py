@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spatial_nb.core import data_root, read_json, read_jsonl, rng, root
+from spatial_nb.core import data_root, rng
 from spatial_nb.puzzles import FACES, ROLLS, Cube
 from spatial_nb.scores import score
 from spatial_nb.spatialite import (
@@ -154,32 +154,3 @@ def test_a_malformed_official_line_is_named_by_file_and_line(tmp_path, line, say
     with pytest.raises(ValueError) as e:
         read_official(file)
     assert says in str(e.value) and "cube_rolling.jsonl" in str(e.value) and "\n" not in str(e.value)
-
-
-STAGE = "40_imagery_distillation"
-
-
-def test_published_accuracies_follow_from_the_published_completions():
-    """Every text that the models wrote is scored again; the items are made again from the record's parameters."""
-    place = root() / "data" / "records" / "small"
-    if not (place / f"{STAGE}.json").is_file():
-        pytest.skip(f"no published record of {STAGE}")
-    record = read_json(place / f"{STAGE}.json")
-    p = record["parameters"]
-    texts = {
-        name: {r["id"]: r["text"] for r in read_jsonl(place / c["path"])} for name, c in record["completions"].items()
-    }
-    items = {}
-    for low, high in ((p["shortest"], p["longest"]), (p["longest"] + 1, 15)):
-        items[f"{low}-{high} rolls"] = dataset("cube_rolling", "test", 0, p["held_out"], steps=(low, high))
-    if OFFICIAL.is_file():
-        answered = texts["parent"]
-        items["official"] = [i for i in read_official(OFFICIAL, "short") if i.id in answered]
-        items["official wording"] = [i for i in read_official(OFFICIAL, "official") if i.id in answered]
-    for name, asked in items.items():
-        for arm in ("simulation", "answer only"):
-            metric = record["metrics"][f"accuracy/{arm}/{name}"]
-            for seed, value in zip(metric["seeds"], metric["values"], strict=True):
-                said = texts[f"{arm.replace(' ', '-')}-seed{seed}"]
-                again = [score(i, said[i.id]).value for i in asked]
-                assert len(again) == metric["n"] and sum(again) / len(again) == pytest.approx(value), (name, arm, seed)
