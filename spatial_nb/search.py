@@ -50,12 +50,12 @@ def _longer(a):
     out[: len(a)] = a
     return out
 
-# %% ../nbs/api/02_search.ipynb #04724859
+# %% ../nbs/api/02_search.ipynb #748e0202
 @_compiled
-def _pack(at, kind):
-    "One number for the cells `at`; blocks of one `kind` in any order give the same."
-    a = at.copy()
-    for i in range(len(a)):  # the smallest first, inside each kind
+def _pack(at, kind, alike):
+    "One number for the cells `at`; where some blocks are `alike`, those of one `kind` may come in any order."
+    a = at.copy() if alike else at
+    for i in range(len(a) if alike else 0):  # the smallest first, inside each kind
         for j in range(i + 1, len(a)):
             if kind[j] == kind[i] and a[j] < a[i]:
                 a[i], a[j] = a[j], a[i]
@@ -74,15 +74,16 @@ def _unpack(key, n):
 
 
 @_compiled
-def _cells(cell, height, width, across):
-    "The bits of a block of `height` x `width` with its top left corner on `cell`."
-    bits = np.uint64(0)
-    for y in range(height):
-        for x in range(width):
-            bits |= np.uint64(1) << np.uint64(cell + y * across + x)
-    return bits
+def _patterns(sizes, across):
+    "The bits of each block with its top left corner on cell 0."
+    out = np.zeros(len(sizes), np.uint64)
+    for b in range(len(sizes)):
+        for y in range(sizes[b, 0]):
+            for x in range(sizes[b, 1]):
+                out[b] |= np.uint64(1) << np.uint64(y * across + x)
+    return out
 
-# %% ../nbs/api/02_search.ipynb #a619da13
+# %% ../nbs/api/02_search.ipynb #9f6fdadb
 @_compiled
 def _there(at, goal, kind):
     "Is a block of the right kind on every cell that `goal` names?"
@@ -98,18 +99,16 @@ def _there(at, goal, kind):
 
 
 @_compiled
-def _slid(at, b, direction, sizes, down, across, full):
-    "The cell of block `b` after a slide, or -1 where it cannot go; `full` has the bits of all blocks."
-    y, x = at[b] // across, at[b] % across
+def _slid(cell, direction, height, width, down, across, pattern, others):
+    "The cell of a block after a slide, or -1 where it cannot go; `others` has the bits of all other blocks."
+    y, x = cell // across, cell % across
     y += (direction == 1) - (direction == 0)
     x += (direction == 3) - (direction == 2)
-    if y < 0 or x < 0 or y + sizes[b, 0] > down or x + sizes[b, 1] > across:
+    if y < 0 or x < 0 or y + height > down or x + width > across:
         return -1
-    others = full & ~_cells(at[b], sizes[b, 0], sizes[b, 1], across)
-    cell = y * across + x
-    return -1 if others & _cells(cell, sizes[b, 0], sizes[b, 1], across) else cell
+    return -1 if others & (pattern << np.uint64(y * across + x)) else y * across + x
 
-# %% ../nbs/api/02_search.ipynb #870c870c
+# %% ../nbs/api/02_search.ipynb #a0cfc8ff
 @_compiled
 def slides(
     start,  # (n,) int64: the top left cell of each block
@@ -122,11 +121,11 @@ def slides(
     limit,  # states after which to stop
 ):  # keys (m,), parents (m,), moves (m,), depths (m,) in the order of discovery, index of the goal or -1
     "All states within `far` unit slides of `start`, or as many as it takes to reach `goal`."
-    n = len(start)
+    n, patterns, alike = len(start), _patterns(sizes, across), len(np.unique(kind)) < len(kind)
     table, room = np.zeros(1 << 10, np.uint64), 1 << 9
     keys, came = np.empty(room, np.uint64), np.empty(room, np.int64)
     moved, depth = np.empty(room, np.int16), np.empty(room, np.int16)
-    keys[0], came[0], moved[0], depth[0] = _pack(start, kind), -1, -1, 0
+    keys[0], came[0], moved[0], depth[0] = _pack(start, kind, alike), -1, -1, 0
     _add(table, keys[0])
     size, i = 1, 0
     if len(goal) > 0 and _there(start, goal, kind):
@@ -134,14 +133,15 @@ def slides(
     while i < size and depth[i] < far and size <= limit:
         at, full = _unpack(keys[i], n), np.uint64(0)
         for b in range(n):
-            full |= _cells(at[b], sizes[b, 0], sizes[b, 1], across)
+            full |= patterns[b] << np.uint64(at[b])
         for b in range(n):
+            old, others = at[b], full & ~(patterns[b] << np.uint64(at[b]))
             for direction in range(4):
-                old, cell = at[b], _slid(at, b, direction, sizes, down, across, full)
+                cell = _slid(old, direction, sizes[b, 0], sizes[b, 1], down, across, patterns[b], others)
                 if cell < 0:
                     continue
                 at[b] = cell
-                key = _pack(at, kind)
+                key = _pack(at, kind, alike)
                 if _add(table, key):
                     if size == len(keys):
                         keys, came, moved, depth = _longer(keys), _longer(came), _longer(moved), _longer(depth)
