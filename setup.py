@@ -38,10 +38,12 @@ extras = {
         "rich",
         "seaborn",
     ],
+    # other people's simulators, to check ours against and to measure beside; only tests and stage 80_speed import them
+    "peers": ["magiccube", "reasoning-gym"],
     # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
     "dev": ["execnb", "ghapi", "nbdev>=2.4.14,<3", "pytest", "ruff", "setuptools", "wheel"],
 }
-extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["notebooks"]})
+extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["notebooks"], *extras["peers"]})
 
 setup(
     name=cfg["lib_name"],
