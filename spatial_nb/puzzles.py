@@ -431,7 +431,9 @@ class RubiksCube:
     def read(self, text: str) -> Stickers:
         parts = [p.split() for p in text.strip().split(";")]
         if [p[:1] for p in parts] != [[side] for side in SIDES]:
-            raise ValueError(f"not a Rubik's cube in words: {text[:80]!r}, wants 'up COLOR x 9; down ...; ... back ...'")
+            raise ValueError(
+                f"not a Rubik's cube in words: {text[:80]!r}, wants 'up COLOR x 9; down ...; ... back ...'"
+            )
         return Stickers(tuple(tuple(p[1:]) for p in parts))
 
     def shapes(self, s: Stickers) -> list[dict]:
@@ -439,7 +441,12 @@ class RubiksCube:
         for (x, y, z), side, color in zip(PLACES + 1.5, np.repeat(SIDES, 9), sum(s.faces, ()), strict=True):
             across, along = (np.array((v[0], -v[2], v[1])) / 2 for v in (_ROW[side], _COLUMN[side]))
             middle = np.array((x, 3 - z, y))
-            corners = (middle - across - along, middle + across - along, middle + across + along, middle - across + along)
+            corners = (
+                middle - across - along,
+                middle + across - along,
+                middle + across + along,
+                middle - across + along,
+            )
             out.append(dict(name=str(side), color=color, corners=tuple(tuple(map(float, c)) for c in corners)))
         return out
 
