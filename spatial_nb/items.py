@@ -72,7 +72,7 @@ def picture_hash(
     return content_hash([image.size, content_hash(np.asarray(image.convert("RGB")))])
 
 # %% ../nbs/api/20_items.ipynb #bd919a38
-KINDS = ("choice", "number", "yes_no", "text", "boxes", "actions")
+KINDS = ("choice", "number", "yes_no", "text", "boxes", "actions", "counts")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -123,7 +123,26 @@ def _check_actions(answer, options, images):
         return "a list of action names that is not empty"
 
 
-_CHECKS = dict(zip(KINDS, (_check_choice, _check_number, _check_yes_no, _check_text, _check_boxes, _check_actions)))
+def _check_counts(answer, options, images):
+    whole = isinstance(answer, Mapping) and all(isinstance(n, Integral) and n > 0 for n in answer.values())
+    if not whole or not answer or not set(answer) <= set(options):
+        return "a dict from some of its options to whole numbers above 0, not empty"
+
+
+_CHECKS = dict(
+    zip(
+        KINDS,
+        (
+            _check_choice,
+            _check_number,
+            _check_yes_no,
+            _check_text,
+            _check_boxes,
+            _check_actions,
+            _check_counts,
+        ),
+    )
+)
 
 # %% ../nbs/api/20_items.ipynb #c5f98a17
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,9 +183,9 @@ class Item:
 
     def _check_options(self, bad):
         "2 to 26 different texts where there are options, and there have to be some for a choice."
-        if not self.options and self.kind != "choice":
+        if not self.options and self.kind not in ("choice", "counts"):
             return object.__setattr__(self, "options", None)
-        if self.kind not in ("choice", "text"):
+        if self.kind not in ("choice", "text", "counts"):
             raise bad("options", f"given with kind {self.kind!r}", "None for this kind")
         if not isinstance(self.options, (list, tuple)) or not 2 <= len(self.options) <= 26:
             raise bad("options", repr(self.options)[:80], "2 to 26 texts")
@@ -187,6 +206,8 @@ def _plain_answer(answer, kind):
         return [
             {"bbox_2d": [_plain_answer(o, "number") for o in b["bbox_2d"]], "label": b.get("label", "")} for b in answer
         ]
+    if kind == "counts":
+        return {word: int(n) for word, n in sorted(answer.items())}
     return list(answer) if kind == "actions" else answer
 
 # %% ../nbs/api/20_items.ipynb #5cf5a63b
@@ -220,6 +241,8 @@ def gold(
         return str(int(item.answer)) if float(item.answer).is_integer() else repr(item.answer)
     if item.kind == "boxes":
         return f"```json\n{json.dumps(item.answer)}\n```"
+    if item.kind == "counts":
+        return "; ".join(f"{word}: {n}" for word, n in item.answer.items())
     return json.dumps(item.answer) if item.kind == "actions" else item.answer
 
 # %% ../nbs/api/20_items.ipynb #dfb98498

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MODALITIES', 'COLORS', 'PANELS', 'LETTERS', 'SYMMETRIES', 'SPOTS', 'QUESTIONS', 'Question', 'Rolling', 'Turning',
-           'Viewing', 'Pushing', 'Sliding']
+           'Viewing', 'Pushing', 'Sliding', 'read_question', 'Outcome', 'carry_out']
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #c39438f9
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -502,3 +503,64 @@ class Sliding(Question):
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #a65b0bc8
 QUESTIONS = {q.task: q for q in (Rolling, Viewing, Pushing, Turning, Sliding)}
+
+
+def read_question(
+    task: str,  # a key of `QUESTIONS`
+    state: dict,  # as the question's `state` gives it
+) -> Question:
+    "The question that `state` describes."
+    _known("task", task, QUESTIONS)
+    return QUESTIONS[task].read(state)
+
+# %% ../nbs/api/17_puzzle_questions.ipynb #ca771e02
+@dataclass(frozen=True)
+class Outcome:
+    "What came of a plan."
+
+    plan: tuple[str, ...]
+    reached: int | None  # after so many moves the goal was reached first
+    illegal: int | None  # the first move, from 1, that could not be made before the goal was reached
+    why: str  # not; empty where every move could be made
+    optimal: int  # moves of a shortest plan
+
+    @property
+    def success(self) -> bool:
+        "Did it reach the goal? An illegal move before that is a failure."
+        return self.reached is not None
+
+    @property
+    def official(self) -> bool | None:
+        "The same as the benchmark counts it: None, out of the denominator, where a move was illegal."
+        return None if self.illegal else self.success
+
+    @property
+    def short(self) -> bool:
+        "Did it stop before the goal, with no illegal move?"
+        return not self.success and not self.illegal
+
+    @property
+    def extra(self) -> int | None:
+        "Moves to the goal beyond a shortest plan, and moves behind the goal; None without success."
+        return len(self.plan) - self.optimal if self.success else None
+
+    @property
+    def ratio(self) -> float | None:
+        "Moves of a shortest plan per move made to the goal, 1 is optimal; None without success."
+        return self.optimal / self.reached if self.reached else None
+
+
+def carry_out(
+    q: Question,  # an executive one
+    plan: Sequence[str],  # moves in the puzzle's own notation, or in words (up, 3 left)
+) -> Outcome:
+    "Play `plan` from the start of `q`."
+    here, puzzle = q.start, q.puzzle
+    for i, move in enumerate(plan, 1):
+        try:
+            here = puzzle.apply(here, str(move))
+        except ValueError as e:
+            return Outcome(tuple(plan), None, i, str(e), len(q.path))
+        if puzzle.solved(here):
+            return Outcome(tuple(plan), i, None, "", len(q.path))
+    return Outcome(tuple(plan), None, None, "", len(q.path))

@@ -20,7 +20,8 @@ import numpy as np
 
 from . import answers
 from .core import content_hash, nearest, rng
-from .items import Item, gold
+from .items import KINDS, Item, gold
+from .puzzle_questions import QUESTIONS, Outcome, carry_out, read_question
 
 # %% ../nbs/api/23_scores.ipynb #5e2d064f
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.8999999999999999, 0.95)  # .9 as np.linspace makes it
@@ -110,8 +111,17 @@ def _same_action(action: str) -> str:
     return block + _ACTION_WORDS.get(word, word) + ("" if turn == "1" else turn)
 
 
-def _plan_value(item: Item, plan: list[str], execute: Callable | None) -> float:
-    "1 for the gold plan; with `execute` what it says, from 0 to 1."
+def _plan_outcome(item: Item, plan: list[str]) -> Outcome | None:
+    "What comes of `plan` in the puzzle that `item` is about; None where it is about none."
+    if item.metadata.get("task") not in QUESTIONS or "initial_state" not in item.metadata:
+        return None
+    return carry_out(read_question(item.metadata["task"], item.metadata["initial_state"]), plan)
+
+
+def _plan_value(item: Item, plan: list[str], execute: Callable | None, outcome: Outcome | None) -> float:
+    "1 for a plan that works, or for the gold plan; with `execute` what it says, from 0 to 1."
+    if execute is None and outcome is not None:
+        return float(outcome.success)
     if execute is None:
         return float([_same_action(a) for a in plan] == [_same_action(a) for a in item.answer])
     value = float(execute(item, plan))
@@ -132,6 +142,7 @@ class Score:
     id: str = ""  # of item
     scene: str | None = None  # what items share that should count once, see `summarize`
     question_type: str | None = None
+    outcome: Outcome | None = None  # of a plan that was carried out
 
     def _repr_markdown_(self):
         said = "*unparsed*" if self.parsed is None else f"**{self.parsed}**"
@@ -144,6 +155,8 @@ def _parse(item: Item, text: str):
     "What `text` says, by the kind of `item`."
     if item.kind == "choice":
         return answers.choice(text, item.options)
+    if item.kind == "counts":
+        return answers.counts(text, item.options)
     if item.kind == "text":
         return answers.named(text, item.options) if item.options else answers.phrase(text)
     return getattr(answers, item.kind)(text)
@@ -152,19 +165,20 @@ def _parse(item: Item, text: str):
 def score(
     item: Item,
     text: str | None,  # what the model wrote
-    number: str = "official",  # how numbers are scored: official or fixed (see `mra`), or exact
+    number: str | None = None,  # official or fixed (see `mra`), or exact; None: as the item says, or official
     match: str = "f1",  # how boxes are scored: f1 or iou
-    execute: Callable[[Item, list[str]], float] | None = None,  # how plans are judged; None: against the gold plan
+    execute: Callable[[Item, list[str]], float] | None = None,  # how plans are judged; None: by the puzzle
 ) -> Score:
     "Judge `text` as an answer to `item`."
+    number = number or item.metadata.get("number", "official")
     if number not in ("official", "fixed", "exact"):
         raise ValueError(f"number is {number!r}: {nearest(number, ('official', 'fixed', 'exact'))}")
-    if item.kind not in ("choice", "number", "yes_no", "text", "boxes", "actions"):
+    if item.kind not in KINDS:
         raise ValueError(f"item {item.id!r} has the kind {item.kind!r}, which nothing scores")
     if item.answer is None:
         raise ValueError(f"item {item.id!r} has no gold answer to score against")
     text = "" if text is None else str(text)
-    parsed = _parse(item, text)
+    parsed, outcome = _parse(item, text), None
     if parsed is None:
         value = 0.0
     elif item.kind == "number" and number != "exact":
@@ -172,13 +186,14 @@ def score(
     elif item.kind == "boxes":
         value = score_boxes(parsed, item.answer, match)
     elif item.kind == "actions":
-        value = _plan_value(item, parsed, execute)
+        outcome = _plan_outcome(item, parsed)
+        value = _plan_value(item, parsed, execute, outcome)
     elif item.kind == "text":
         value = float(answers.phrase(parsed) == answers.phrase(item.answer))
     else:
         value = float(parsed == item.answer)
     about = {k: None if item.metadata.get(k) is None else str(item.metadata[k]) for k in ("scene", "question_type")}
-    return Score(value, parsed, text, item.answer, item.kind, item.id, **about)
+    return Score(value, parsed, text, item.answer, item.kind, item.id, **about, outcome=outcome)
 
 # %% ../nbs/api/23_scores.ipynb #089824b8
 @dataclass(frozen=True)
@@ -359,7 +374,7 @@ def chance(
 # %% ../nbs/api/23_scores.ipynb #e7ee3337
 def _constant(items: list[Item], text: str, how: dict) -> float:
     "Mean score of giving `text` every time."
-    if {i.kind for i in items} == {"number"} and how.get("number", "official") == "official":
+    if {(i.kind, how.get("number") or i.metadata.get("number", "official")) for i in items} == {("number", "official")}:
         guess, true = answers.number(text), np.array([i.answer for i in items], dtype=float)
         error = np.abs(guess - true) / np.where(true == 0, 1, np.abs(true))
         scores = (error[:, None] <= 1 - np.array(THRESHOLDS)).mean(1)
@@ -367,7 +382,7 @@ def _constant(items: list[Item], text: str, how: dict) -> float:
     known = {}
     for item in items:
         key = (item.kind, gold(item), tuple(item.options or ()))
-        if key not in known or how.get("execute"):
+        if key not in known or item.kind == "actions":
             known[key] = score(item, text, **how).value
         known[key, "n"] = known.get((key, "n"), 0) + known[key]
     return sum(v for k, v in known.items() if k[-1] == "n") / len(items)
