@@ -914,7 +914,9 @@ def counts(
     text = re.sub(r"\bone (?=\w)", "1 ", re.sub(r"\bgrey\b", "gray", _plain(final(text)).lower()))
     text = _digits(text).lower()
     totals = [*_TOTAL.finditer(text)]
-    parts = [text[m.start() :] for m in reversed(totals)] + [p for p in reversed(text.split("\n\n"))] + [text]
+    declared = [m.end() for m in re.finditer(r"\banswer\s*(?:is\b|:)", text)]
+    starts = [*reversed(declared), *(m.start() for m in reversed(totals))]
+    parts = [text[i:] for i in starts] + [*reversed(text.split("\n\n"))] + [text]
     for part in parts:
         if found := _pairs(part, spelled):
             out = {spelled[w]: n for w, n in sorted(dict(found).items()) if n}

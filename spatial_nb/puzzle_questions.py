@@ -8,9 +8,10 @@ __all__ = ['MODALITIES', 'COLORS', 'PANELS', 'LETTERS', 'SYMMETRIES', 'SPOTS', '
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #c39438f9
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import itemgetter
 
 import numpy as np
 
@@ -69,6 +70,14 @@ class Question:
     def options(self) -> list[str] | None:
         "The words that the answer is one of."
         return None
+
+    def with_plan(
+        self,
+        plan: Iterable[str],  # a shortest one, known from the search that made the question
+    ) -> "Question":
+        "The same question, which need not be solved again."
+        self.__dict__["path"] = tuple(plan)
+        return self
 
     @property
     def drawn(self) -> tuple:
@@ -191,20 +200,17 @@ def _side_of(m: np.ndarray) -> tuple[int, ...]:
     return tuple(moved_to(m, outward).tolist())
 
 
+_TURN = {m: i for i, m in enumerate(TURNS)}  # U, U2, U3, D, ...: 3 * side + quarters - 1
+
+
 @cache
-def _cube_symmetries() -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, dict], ...]:
-    "48 times: where stickers come from and go to, where sides go to, what turns are called."
-    out = []
-    for m in MIRRORED:
-        to, sides = moved_to(m, PLACES), np.array(_side_of(m))
-        flip = np.linalg.det(m) < 0
-        turns = {}
-        for k, side in enumerate(SIDES):
-            for n in (1, 2, 3):
-                new, times = SIDES[sides[k]][0].upper(), (4 - n if flip else n)
-                turns[side[0].upper() + str(n)[n == 1 :]] = new + str(times)[times == 1 :]
-        out.append((np.argsort(to), to, sides, turns))
-    return tuple(out)
+def _cube_symmetries() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    "For 48 symmetries: where stickers come from (54) and go to (54), sides go to (6), turns become (18)."
+    to = np.array([moved_to(m, PLACES) for m in MIRRORED])
+    sides = np.array([_side_of(m) for m in MIRRORED])
+    quarters = np.array([(2, 1, 0) if np.linalg.det(m) < 0 else (0, 1, 2) for m in MIRRORED])
+    turns = (3 * sides[:, :, None] + quarters[:, None, :]).reshape(48, 18)
+    return np.argsort(to, axis=1), to, sides, turns
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #c333fd87
 @dataclass(frozen=True)
@@ -246,8 +252,13 @@ class Turning(Question):
 
     @property
     def answer(self) -> str | int:
-        face = self.states[-1][self.side]
+        face = self.end[self.side]
         return face[self.spot] if self.color is None else face.count(self.color)
+
+    @cached_property
+    def end(self) -> Stickers:
+        "The cube after all turns."
+        return self.states[-1]
 
     @property
     def said(self) -> str:
@@ -257,6 +268,8 @@ class Turning(Question):
     @cached_property
     def optimal(self) -> int:
         "The fewest turns with the same effect on a solved cube, which `path` may take a longer way to."
+        if self.puzzle.solved(self.start):
+            return self.puzzle.distance(self.end)
         return self.puzzle.distance(play(self.puzzle, Stickers.solved(self.options), self.path)[-1])
 
     def _words(self, full: bool) -> str:
@@ -278,14 +291,15 @@ class Turning(Question):
         colors: bool = True,  # False: turns and place only, as if every color could be any other
     ) -> str:
         "The canonical form."
-        k, flat = SIDES.index(self.side), np.array([PANELS.index(c) for f in self.start.faces for c in f], np.uint8)
-        place = -1 if self.spot is None else 9 * k + self.spot
-        return min(
-            " ".join(turns[m] for m in self.path)
-            + (f" at {to[place]} " if self.spot is not None else f" {self.color if colors else 'n'} on {sides[k]} ")
-            + (flat[come].tobytes().hex()[1::2] if colors else "")
-            for come, to, sides, turns in _cube_symmetries()
-        )
+        come, to, sides, turns = _cube_symmetries()
+        side, counted = SIDES.index(self.side), self.spot is None
+        place = sides[:, side] + 54 if counted else to[:, 9 * side + self.spot]
+        parts = [turns[:, [_TURN[m] for m in self.path]], place[:, None]]
+        if colors:
+            flat = np.array([PANELS.index(c) for f in self.start.faces for c in f])
+            parts += [flat[come], np.full((48, 1), PANELS.index(self.color) if counted else 6)]
+        rows = np.concatenate(parts, axis=1).astype(np.uint8)
+        return min(row.tobytes() for row in rows).hex()
 
     def state(self) -> dict:
         "The question in the benchmark's schema."
@@ -364,9 +378,9 @@ class Viewing(Question):
         keys = cells @ np.array([1 << 15, 1 << 9, 1 << 3])
         if colors:
             keys = keys + np.array([COLORS.index(c) for c in self.start.colors])
-        rows = np.sort(keys, axis=1)
-        view = _SEEN_TO[:, SIDES.index(_SIDE[self.view])]
-        return min(f"{v} {row}" for v, row in zip(view.tolist(), map(str, rows.tolist())))
+        view = _SEEN_TO[:, [SIDES.index(_SIDE[self.view])]]
+        rows = np.concatenate([view, np.sort(keys, axis=1)], axis=1).astype(">u4")
+        return min(row.tobytes() for row in rows).hex()
 
     def state(self) -> dict:
         "The body in the benchmark's schema, which leaves the view to the question's words; here it is added."
@@ -380,6 +394,17 @@ class Viewing(Question):
             raise ValueError(f"a cube is at {bad[0]!r}, wants 'x,y,z'")
         cells = tuple(tuple(map(int, c.split(","))) for c in state["cubes"])
         return cls(Polycube(cells, tuple(state["cubes"].values())), state["view"])
+
+# %% ../nbs/api/17_puzzle_questions.ipynb #e197aa01
+@cache
+def _turned_cells(down: int, across: int) -> tuple[tuple[int, itemgetter], ...]:
+    "The eight ways to turn and mirror a plan: its new width, and what picks its cells in the new order."
+    grid, out = np.arange(down * across).reshape(down, across), []
+    for g in (grid, grid.T):
+        for k in range(4):
+            turned = np.rot90(g, k)
+            out.append((turned.shape[1], itemgetter(*turned.ravel().tolist(), 0)))  # never a single cell
+    return tuple(out)
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #0bab234d
 @dataclass(frozen=True)
@@ -417,13 +442,14 @@ class Pushing(Question):
                 if flat[here + step] != "#" and here + step not in held:
                     held.add(here + step)
                     edge.append(here + step)
-        grid = np.full(len(flat), "#")
-        for i in held:
-            grid[i] = flat[i]
-        grid = grid.reshape(len(rows), across)
-        ys, xs = np.nonzero(grid != "#")
-        grid = grid[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
-        return min("\n".join(map("".join, np.rot90(g, k).tolist())) for g in (grid, grid.T) for k in range(4))
+        ys, xs = [i // across for i in held], [i % across for i in held]
+        inner = "".join(
+            flat[i] if (i := y * across + x) in held else "#"
+            for y in range(min(ys), max(ys) + 1)
+            for x in range(min(xs), max(xs) + 1)
+        )
+        every = _turned_cells(max(ys) - min(ys) + 1, max(xs) - min(xs) + 1)
+        return min(f"{width} {''.join(pick(inner)[:-1])}" for width, pick in every)
 
     def state(self) -> dict:
         "The room in the benchmark's schema."
@@ -475,15 +501,13 @@ class Sliding(Question):
 
     def form(self, colors: bool = True) -> str:
         "The canonical form."
-        both, every = np.array([self.start.rows, self.goal.rows]), []
-        for boards in (both, both.transpose(0, 2, 1)):
-            for k in range(4):
-                turned = np.rot90(boards, k, (1, 2))
-                ids, first = np.unique(turned[0], return_index=True)
-                number = np.zeros(11, int)
-                number[ids[np.argsort(first)]] = np.cumsum(ids[np.argsort(first)] > 0)
-                number[0] = 0
-                every.append(f"{turned.shape[2]} {''.join(map('%x'.__mod__, number[turned].ravel().tolist()))}")
+        start, goal = ("".join("0123456789a"[v] for r in b.rows for v in r) for b in (self.start, self.goal))
+        every = []
+        for width, pick in _turned_cells(self.start.down, self.start.across):
+            first, last = "".join(pick(start)[:-1]), "".join(pick(goal)[:-1])
+            ids = [c for c in dict.fromkeys(first) if c != "0"]
+            number = str.maketrans(dict(zip(ids, "123456789a", strict=False)))
+            every.append(f"{width} {first.translate(number)} {last.translate(number)}")
         return min(every)
 
     def state(self) -> dict:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['State', 'FACES', 'ROLLS', 'STEPS', 'ROTATIONS', 'SIDES', 'PLACES', 'TURNS', 'VIEWS', 'QUARTERS', 'TURNED', 'MIRRORED',
-           'Puzzle', 'play', 'shortest', 'Cube', 'CubeRolling', 'Stickers', 'moved_to', 'RubiksCube', 'Polycube',
-           'MentalRotation', 'Room', 'MoveBox', 'Blocks', 'WoodSlide']
+           'Puzzle', 'unchecked', 'play', 'shortest', 'Cube', 'CubeRolling', 'Stickers', 'moved_to', 'RubiksCube',
+           'Polycube', 'MentalRotation', 'Room', 'MoveBox', 'Blocks', 'WoodSlide']
 
 # %% ../nbs/api/11_puzzles.ipynb #a1e3a59b
 import re
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from operator import itemgetter
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -56,6 +57,17 @@ class Puzzle(Protocol[State]):
         "How many moves a shortest solution of `s` has."
 
 # %% ../nbs/api/11_puzzles.ipynb #2db4440d
+def unchecked(
+    cls: type,  # a state's class
+    **fields,
+) -> State:
+    "A state that follows from a checked one by its world's own rules: made without checking it again."
+    out = object.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(out, name, value)
+    return out
+
+
 def play(
     puzzle: Puzzle[State],  # the rules
     s: State,  # where to start
@@ -339,6 +351,7 @@ def _turns() -> dict[str, tuple[int, ...]]:
 
 
 TURNS = _turns()
+_PICK = {m: itemgetter(*p) for m, p in TURNS.items()}
 
 # %% ../nbs/api/11_puzzles.ipynb #ef739b3c
 _HASH = np.random.default_rng(11).integers(0, 2**63, (54, 6), dtype=np.uint64)
@@ -391,11 +404,8 @@ class RubiksCube:
         m = move.replace("'", "3").removesuffix("1")
         if m not in TURNS:
             raise ValueError(f"a Rubik's cube cannot turn {move!r}: {nearest(move, TURNS)}")
-        flat = sum(s.faces, ())
-        turned = tuple(flat[j] for j in TURNS[m])
-        out = object.__new__(Stickers)  # a permutation keeps what __post_init__ checks
-        object.__setattr__(out, "faces", tuple(turned[i : i + 9] for i in range(0, 54, 9)))
-        return out
+        turned = _PICK[m](sum(s.faces, ()))
+        return unchecked(Stickers, faces=tuple(turned[i : i + 9] for i in range(0, 54, 9)))
 
     def solved(self, s: Stickers) -> bool:
         return all(len(set(f)) == 1 for f in s.faces)
@@ -671,9 +681,7 @@ class MoveBox:
             _put(rows, y + 2 * dy, x + 2 * dx, "B")
         _put(rows, y + dy, x + dx, "S")
         _put(rows, y, x, ".")
-        out = object.__new__(Room)  # a step keeps what __post_init__ checks
-        object.__setattr__(out, "rows", tuple("".join(r) for r in rows))
-        return out
+        return unchecked(Room, rows=tuple("".join(r) for r in rows))
 
     def solved(self, s: Room) -> bool:
         return s.boxes == s.targets
@@ -732,19 +740,23 @@ class Blocks:
 
     def __post_init__(self):
         object.__setattr__(self, "rows", tuple(tuple(map(int, r)) for r in self.rows))
-        if not self.rows or len({len(r) for r in self.rows}) != 1:
+        if len(set(map(len, self.rows))) != 1:
             raise ValueError(f"the rows have {[len(r) for r in self.rows]} cells, wants rows of one length")
         if self.down * self.across > 64:
             raise ValueError(f"a board has {self.down} x {self.across} cells, wants at most 64")
-        ids = sorted({v for r in self.rows for v in r} - {0})
+        ids = sorted({0}.union(*self.rows) - {0})
         if ids != list(range(1, len(ids) + 1)) or not 1 <= len(ids) <= 10:
             raise ValueError(f"the blocks are {ids}, wants 1, 2, ... without a gap, at most 10")
-        if all(v for r in self.rows for v in r):
+        if all(map(all, self.rows)):
             raise ValueError("a board has no empty cell, wants at least one")
-        for b in ids:
-            cells = [(y, x) for y, r in enumerate(self.rows) for x, v in enumerate(r) if v == b]
-            height, width = (1 + max(o) - min(o) for o in zip(*cells))
-            if height * width != len(cells):
+        where = {b: [] for b in ids}
+        for y, r in enumerate(self.rows):
+            for x, v in enumerate(r):
+                if v:
+                    where[v].append((y, x))
+        for b, cells in where.items():
+            (top, left), (low, right) = cells[0], cells[-1]
+            if [(y, x) for y in range(top, low + 1) for x in range(left, right + 1)] != cells:
                 raise ValueError(f"block {b} covers {len(cells)} cells that are no rectangle: {cells}")
 
     @property
@@ -792,9 +804,7 @@ class WoodSlide:
         rows = self._slid(s, b, d)
         if rows is None:
             raise ValueError(f"block {b} cannot slide {d!r}: no room there")
-        out = object.__new__(Blocks)  # a slide keeps what __post_init__ checks
-        object.__setattr__(out, "rows", rows)
-        return out
+        return unchecked(Blocks, rows=rows)
 
     def solved(self, s: Blocks) -> bool:
         if self.goal is None:

@@ -97,6 +97,6 @@ def test_the_detector_reads_real_pictures():
 def test_it_does_not_know_what_the_stages_teach(vlm):
     kinds = ["relate_query", "distance", "direction", "boxes"]
     items = list(clevr.dataset("test", 4711, 40, kinds, per_scene=20))
-    items += spatialite.dataset("cube_rolling", "test", 4711, 10)[:]
+    items += spatialite.dataset("cube_rolling", "test", 4711, 10, modality="TQA")[:]
     found, constant = by_type(items, ask(vlm, items)), best_constant(items).by_type
     assert all(found[kind] < constant[kind] + 0.25 for kind in found), (found, constant)
