@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STYLES', 'PAINT', 'STICKER_PAINT', 'SOLID_PAINT', 'WOOD', 'ISO_VIEWS', 'cube_rolling', 'rubiks_cube', 'wood_slide',
-           'move_box', 'mental_rotation']
+           'move_box', 'mental_rotation', 'picture']
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #85ccb715
+# %% ../nbs/api/16_puzzle_pictures.ipynb #f88b3b97
 import colorsys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,6 +17,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont
 from .core import nearest, whole
 from spatial_nb.puzzles import (
     FACES,
+    SIDES,
     STEPS,
     Blocks,
     Cube,
@@ -25,11 +26,10 @@ from spatial_nb.puzzles import (
     Polycube,
     Room,
     RubiksCube,
-    SIDES,
     Stickers,
 )
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #b83e5baa
+# %% ../nbs/api/16_puzzle_pictures.ipynb #7e2c8968
 STYLES = ("official", "varied")
 PAINT = {  # the rolling cube's colors, and what the other puzzles use for words that their pictures never show
     "red": (255, 0, 0),
@@ -55,12 +55,14 @@ STICKER_PAINT = PAINT | {
     "orange": (244, 123, 26),
 }
 SOLID_PAINT = PAINT | {
-    "red": (204, 0, 10),
-    "yellow": (204, 204, 50),
-    "blue": (0, 100, 204),
-    "green": (40, 190, 20),
-    "gray": (150, 150, 150),
-    "black": (34, 34, 36),
+    "red": (190, 0, 5),
+    "yellow": (191, 190, 42),
+    "blue": (0, 93, 193),
+    "green": (51, 190, 27),
+    "gray": (146, 146, 152),
+    "black": (28, 28, 31),
+    "orange": (235, 120, 20),
+    "white": (235, 235, 235),
 }
 
 
@@ -84,7 +86,7 @@ def _ink(rgb: Sequence[int]) -> tuple[int, int, int]:
     "What can be read on `rgb`."
     return (0, 0, 0) if 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2] > 60 else (255, 255, 255)
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #be89da19
+# %% ../nbs/api/16_puzzle_pictures.ipynb #f20d57fb
 def _checked(style: str, size: int | None, usual: int, draw: np.random.Generator | None):
     "The width in pixels, and the generator if the style uses one."
     if style not in STYLES:
@@ -95,17 +97,17 @@ def _checked(style: str, size: int | None, usual: int, draw: np.random.Generator
 
 
 @cache
-def _word(text: str, px: int, bold: bool = False) -> Image.Image:
-    "The mask of a text, `px` pixels high from its cap line to its base line, cut to its ink."
+def _word(text: str, px: int, bold: float = 0) -> Image.Image:
+    "The mask of a text, `px` pixels high from its cap line to its base line, cut to its ink; `bold` widens it."
     big = 4 * px / 0.72
-    font, stroke = ImageFont.load_default(big), round(big / 36) if bold else 0
+    font, stroke = ImageFont.load_default(big), round(bold * big / 36)
     x0, y0, x1, y1 = font.getbbox(text, stroke_width=stroke)
     mask = Image.new("L", (int(x1 - x0) + 4, int(y1 - y0) + 4))
     ImageDraw.Draw(mask).text((2 - x0, 2 - y0), text, 255, font=font, stroke_width=stroke)
     return mask.reduce(4)
 
 
-def _write(image: Image.Image, text: str, middle: Sequence[float], px: float, rgb: tuple, bold=False) -> None:
+def _write(image: Image.Image, text: str, middle: Sequence[float], px: float, rgb: tuple, bold: float = 0) -> None:
     mask = _word(text, max(round(px), 3), bold)
     image.paste(rgb, (round(middle[0] - mask.width / 2), round(middle[1] - mask.height / 2)), mask)
 
@@ -172,19 +174,40 @@ def _covered(image: Image.Image, things: list, band: list, rgb: tuple, alpha: fl
             _polygon(cells, flat - (x0, y0), 255)
     image.paste(rgb, (x0, y0), ImageChops.multiply(over, under))
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #21066d2c
+# %% ../nbs/api/16_puzzle_pictures.ipynb #79f01329
 def _rolling_look(draw: np.random.Generator | None) -> dict:
     "Colors, camera and widths of a rolling picture."
-    look = dict(eye=(0, -10.0, 7.0), ground=(238, 238, 238), board=(195, 195, 195), grid=(134, 137, 140), cross=(240, 240, 240),
-                band=(32, 110, 176), alpha=0.54, line=(32, 115, 185), flag=(255, 0, 0), text=(255, 255, 255), width=1.1)  # fmt: skip
+    look = dict(
+        eye=(0, -10.0, 7.0),
+        ground=(238, 238, 238),
+        board=(195, 195, 195),
+        grid=(134, 137, 140),
+        cross=(240, 240, 240),
+        band=(32, 110, 176),
+        alpha=0.54,
+        line=(32, 115, 185),
+        flag=(255, 0, 0),
+        text=(255, 255, 255),
+        width=1.1,
+    )
     if draw is None:
         return look
-    eye = np.array(look["eye"]) + draw.uniform((-1.2, -1.0, -0.8), (1.2, 1.5, 2.0))
     board = tuple(int(c) for c in draw.integers(150, 236, 3))
-    band = colorsys.hsv_to_rgb(draw.uniform(), draw.uniform(0.5, 0.9), draw.uniform(0.55, 0.9))
-    return look | dict(eye=eye, ground=_pale(draw), board=board, grid=_moved(draw, [c - 55 for c in board], 10),
-                       band=tuple(round(255 * c) for c in band), alpha=draw.uniform(0.4, 0.7), cross=_moved(draw, [c - 55 for c in board], 10),
-                       line=(40, 40, 40), flag=_moved(draw, (220, 20, 30), 35), text=(20, 20, 20), width=draw.uniform(1, 3))  # fmt: skip
+    grid = _moved(draw, [c - 55 for c in board], 10)
+    band = colorsys.hsv_to_rgb(draw.uniform(0.08, 0.9), draw.uniform(0.5, 0.9), draw.uniform(0.55, 0.9))
+    return look | dict(
+        eye=np.array(look["eye"]) + draw.uniform((-1.2, -1.0, -0.8), (1.2, 1.5, 2.0)),
+        ground=_pale(draw),
+        board=board,
+        grid=grid,
+        cross=grid,
+        band=tuple(round(255 * c) for c in band),
+        alpha=draw.uniform(0.4, 0.7),
+        line=(40, 40, 40),
+        flag=_moved(draw, (220, 20, 30), 35),
+        text=(20, 20, 20),
+        width=draw.uniform(1, 3),
+    )
 
 
 def cube_rolling(
@@ -209,7 +232,9 @@ def cube_rolling(
     image = Image.new("RGB", (w, h), look["ground"])
     pen, thick = ImageDraw.Draw(image), max(1, round(look["width"] * w / 1276))
     board, band = place(corners), list(place(_SQUARE + np.pad(cells, ((0, 0), (0, 1)))[:, None]))
-    mixed = tuple(round(look["alpha"] * a + (1 - look["alpha"]) * b) for a, b in zip(look["band"], look["board"], strict=True))
+    mixed = tuple(
+        round(look["alpha"] * a + (1 - look["alpha"]) * b) for a, b in zip(look["band"], look["board"], strict=True)
+    )
     _polygon(pen, board, look["board"])
     for flat in band:
         _polygon(pen, flat, mixed)
@@ -225,8 +250,8 @@ def cube_rolling(
         px = 0.24 * 1028 * w / 1276 / np.linalg.norm(np.array(at) - eye)
         middle = place(np.array(at) / unit)
         if draw is None:
-            _write(image, text, middle, px, (130, 130, 130), bold=True)
-        _write(image, text, middle, px, look["text"])
+            _write(image, text, middle, px, (130, 130, 130), bold=3)
+        _write(image, text, middle, px, look["text"], bold=1 if draw is None else 0)
     return image.reduce(2)
 
 
@@ -239,9 +264,11 @@ def _stand(image, start, body, cells, place, eye, look, band, draw) -> None:
     side = np.array((max(1.0, 0.08 * np.linalg.norm(top - foot)), 0.0)) / 2
     flag = [(np.array([foot - side, foot + side, top + side, top - side]), look["flag"], None)]
     flag += [(np.array([top, tip, low]), look["flag"], None)]
-    near = cells[-1][1] <= cells[0][1]
-    for things in ((cube, flag) if near else (flag, cube)):
-        _covered(image, things, band, look["band"], look["alpha"])
+    over = band if draw is None else []  # a flag of any color must be seen on a band of any color
+    for things, under in sorted(
+        [(cube, band), (flag, over)], key=lambda t: t[0] is cube and cells[-1][1] > cells[0][1]
+    ):
+        _covered(image, things, under, look["band"], look["alpha"])
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #a2b72c71
 _AWAY = dict(up=2.5, down=2.5, left=2.5, right=2.5, front=3.7, back=3.7)  # how far a plate is moved, in stickers
@@ -299,7 +326,9 @@ def rubiks_cube(
         away = {side: d + draw.uniform(-0.4, 0.6) for side, d in _AWAY.items()}
         eye, ground, thick = eye + draw.uniform(-2, 2, 3), _pale(draw), w / draw.uniform(160, 480)
     paints = {c: _paint(c, STICKER_PAINT, draw) for c in sorted({f[4] for f in s.faces})}
-    plates = [(side, away[side]) for side in ("left", "back", "down")] + [(side, 0.0) for side in ("up", "front", "right")]
+    plates = [(side, away[side]) for side in ("left", "back", "down")] + [
+        (side, 0.0) for side in ("up", "front", "right")
+    ]
     plates += [(side, away[side]) for side in ("up", "front", "right")]
     place = lambda p: _flat(p, eye, 2472 * w / 1800, (w / 2, w / 2))
     if draw is not None:
@@ -361,7 +390,9 @@ def wood_slide(
     for s, left, caption in ((start, 50, "Current State"), (goal, 470, "Target State")):
         cell = min(320 * u / s.across, 640 * u / s.down)
         x0, y0 = left * u + shift[0], 50 * u + shift[1]
-        box = lambda x, y, a, b: [round(v) for v in (x0 + x * cell, y0 + y * cell, x0 + (x + a) * cell, y0 + (y + b) * cell)]
+        box = lambda x, y, a, b: [
+            round(v) for v in (x0 + x * cell, y0 + y * cell, x0 + (x + a) * cell, y0 + (y + b) * cell)
+        ]
         thin = max(1, round(look["width"] * u / 2))
         pen.rectangle(box(0, 0, s.across, s.down), look["empty"], look["edge"], thin)
         at, sizes = s.arrays()
@@ -416,16 +447,21 @@ def _flag(px: int, dark: tuple, rows: int, wave: float) -> Image.Image:  # RGBA
     big, k = 4 * px, 6
     out = Image.new("RGBA", (big, big))
     pen = ImageDraw.Draw(out)
-    at = lambda i, j: (big * (0.12 + 0.012 * j + 0.13 * i), big * (0.08 + 0.12 * 4 / rows * j + wave * np.sin(1.9 + i) - 0.012 * i))
+    at = lambda i, j: (
+        big * (0.12 + 0.012 * j + 0.13 * i),
+        big * (0.08 + 0.12 * 4 / rows * j + wave * np.sin(1.9 + i) - 0.012 * i),
+    )
     for i in range(k):
         for j in range(rows):
             corners = [at(i, j), at(i + 1, j), at(i + 1, j + 1), at(i, j + 1)]
             pen.polygon(corners, dark if (i + j) % 2 else (242, 242, 242))
-    pen.line([at(i, 0) for i in range(k + 1)] + [at(i, rows) for i in range(k, -1, -1)], (150, 150, 150), max(big // 70, 1))
+    pen.line(
+        [at(i, 0) for i in range(k + 1)] + [at(i, rows) for i in range(k, -1, -1)], (150, 150, 150), max(big // 70, 1)
+    )
     pen.line([(0.08 * big, 0.07 * big), (0.17 * big, 0.93 * big)], (165, 168, 172), max(big // 18, 2))
     return out.reduce(4)
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #df6cf0d9
+# %% ../nbs/api/16_puzzle_pictures.ipynb #d2e1836b
 def _wall(px: int, brick: tuple, mortar: tuple, courses: int) -> Image.Image:
     big = 4 * px
     out = Image.new("RGB", (big, big), mortar)
@@ -435,7 +471,9 @@ def _wall(px: int, brick: tuple, mortar: tuple, courses: int) -> Image.Image:
         for a, b in zip(edges, edges[1:]):
             right = big if b == 1 else big * b - big / 70
             pen.rectangle((big * a, h * j, right, h * (j + 1) - big / 55), brick)
-            pen.rectangle((big * a, h * (j + 0.62), right, h * (j + 1) - big / 55), tuple(round(0.92 * c) for c in brick))
+            pen.rectangle(
+                (big * a, h * (j + 0.62), right, h * (j + 1) - big / 55), tuple(round(0.92 * c) for c in brick)
+            )
     pen.line((0, 0, big, 0), (232, 190, 170), max(big // 40, 1))
     pen.line((0, 0, 0, big), (215, 165, 140), max(big // 60, 1))
     return out.reduce(4)
@@ -469,7 +507,10 @@ def _plain_tiles(px: int, draw: np.random.Generator) -> dict:
     pen, m, w = ImageDraw.Draw(crate), round(px * draw.uniform(0.05, 0.3)), max(round(px * draw.uniform(0.04, 0.12)), 1)
     pen.rectangle((m, m, 2 * px - m, 2 * px - m), wood, (70, 45, 20), w)
     pen.line((m, m, 2 * px - m, 2 * px - m), (70, 45, 20), w), pen.line((m, 2 * px - m, 2 * px - m, m), (70, 45, 20), w)
-    person, body = Image.new("RGBA", (4 * px, 4 * px)), _moved(draw, (200, 40, 40) if draw.integers(2) else (40, 90, 200), 40)
+    person, body = (
+        Image.new("RGBA", (4 * px, 4 * px)),
+        _moved(draw, (200, 40, 40) if draw.integers(2) else (40, 90, 200), 40),
+    )
     pen = ImageDraw.Draw(person)
     pen.ellipse((1.1 * px, 1.9 * px, 2.9 * px, 5 * px), body, (20, 20, 20), max(px // 12, 1))
     pen.rectangle((0, 3.7 * px, 4 * px, 4 * px), (0, 0, 0, 0))
@@ -481,8 +522,8 @@ def _plain_tiles(px: int, draw: np.random.Generator) -> dict:
 @cache
 def _own_tiles(px: int) -> dict:
     wall = _wall(px, (187, 92, 58), (92, 74, 56), 6)
-    return {"#": wall, ".": Image.new("RGB", (px, px), "white"), "B": _crate(px, (190, 160, 62)), "S": _person(px, _INKS),
-            "T": _flag(px, (58, 58, 58), 4, 0.035)}  # fmt: skip
+    floor, flag = Image.new("RGB", (px, px), "white"), _flag(px, (58, 58, 58), 4, 0.035)
+    return {"#": wall, ".": floor, "B": _crate(px, (190, 160, 62)), "S": _person(px, _INKS), "T": flag}
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #29ac6fd7
 def _on_target(tiles: dict, c: str, px: int) -> Image.Image:
@@ -572,14 +613,33 @@ def _axis_parts(taken: set, k: float) -> list[tuple[tuple, str, float, float]]:
             out.append((tuple(round(a * k + 0.2) * v for v in d), word, a, b))
     return out
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #b788fa63
+# %% ../nbs/api/16_puzzle_pictures.ipynb #4de1091f
 _RING = np.array([(np.cos(t), np.sin(t)) for t in np.linspace(0, 2 * np.pi, 9)[:8]]) * 0.1
-_LIT = {}
+_LIGHT = {  # of a side, which a color is multiplied with, after a power, and what is added
+    "front": (1.0, (0, 0, 0), 1.0),
+    "back": (0.97, (-2, -2, -8), 1.0),
+    "left": (0.92, (-5, -4, -8), 1.0),
+    "right": (0.97, (-3, -6, -4), 1.0),
+    "top": (1.06, (0, 0, 0), 0.6),
+    "bottom": (0.8, (-26, -26, -6), 1.0),
+}
+_GLARE = {  # how much of a pale light lies on a side in a view; the official glare is uneven, this is its middle
+    ("front-bottom-left", "front"): 0.2,
+    ("front-bottom-left", "left"): 0.3,
+    ("back-bottom-right", "back"): 0.38,
+    ("back-bottom-right", "right"): 0.3,
+    ("front-top-right", "top"): 0.3,
+    ("back-top-left", "top"): 0.35,
+}
 
 
+@cache
 def _lit(view: str, side: str, rgb: tuple) -> tuple[int, int, int]:
     "A face's color in the light of a view."
-    return rgb
+    gain, add, power = _LIGHT[side]
+    c = np.clip(gain * 255 * (np.array(rgb) / 255) ** power + add, 0, 255)
+    glare = _GLARE.get((view, side), 0.0)
+    return tuple(np.rint(c + glare * (255 - c) * (1.0, 0.9, 0.75)).astype(int).tolist())
 
 
 def _head(pen: ImageDraw.ImageDraw, place: Callable, d: np.ndarray, color: tuple) -> None:
@@ -594,7 +654,18 @@ def _head(pen: ImageDraw.ImageDraw, place: Callable, d: np.ndarray, color: tuple
     _polygon(pen, np.array([tip, base[wide.argmin()], base[wide.argmax()]]), color)
 
 
-def _view(image, view: str, solid: tuple, parts: list, paints: dict, place: Callable, eye, light: Callable, px: float, thick: int):
+def _view(
+    image,
+    view: str,
+    solid: tuple,
+    parts: list,
+    paints: dict,
+    place: Callable,
+    eye,
+    light: Callable,
+    px: float,
+    thick: int,
+):
     "Draw one view."
     corners, normals, cells, colors, k = solid
     toward, pen = np.sign(eye), ImageDraw.Draw(image)
@@ -607,7 +678,7 @@ def _view(image, view: str, solid: tuple, parts: list, paints: dict, place: Call
         if kind == 0:
             side = sides[tuple(normals[seen[i]].tolist())]
             color = light(view, side, paints[colors[seen[i]]])
-            _polygon(pen, flat[i], color, (20, 20, 20), thick)
+            _polygon(pen, flat[i], color, tuple(c * 2 // 5 for c in color), thick)
             continue
         _, word, a, b = parts[i]
         d, color, ink = np.array(_AXES[word][0]), *_AXES[word][1:]
@@ -618,7 +689,7 @@ def _view(image, view: str, solid: tuple, parts: list, paints: dict, place: Call
         else:
             pen.line(place(np.array((a * d, b * d))).ravel().tolist(), color, thick)
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #4740bf33
+# %% ../nbs/api/16_puzzle_pictures.ipynb #0839131d
 @cache
 def _sheet(w: int, ground: tuple, band: tuple) -> Image.Image:
     "The empty sheet with the captions of the eight views, at double size."
@@ -642,7 +713,7 @@ def mental_rotation(
     "Eight views with axes."
     size, draw = _checked(style, size, 960, draw)
     w, solid = 2 * size, _cubes(s)
-    u, eye, light, thick, px = w / 8529, np.full(3, _EYE), _lit, max(1, round(w / 1900)), 64 * w / 8529
+    u, eye, light, thick, px = w / 8529, np.full(3, _EYE), _lit, max(1, round(w / 1900)), 58 * w / 8529
     ground, band = (248, 248, 248), (240, 240, 240)
     if draw is not None:
         eye, thick, px = eye * draw.uniform(0.93, 1.08, 3), int(draw.integers(1, 4)), px * draw.uniform(1.0, 1.2)
@@ -657,3 +728,25 @@ def mental_rotation(
         place = lambda p, at=at, middle=middle: _flat(p, at, 2680 * u, middle)
         _view(image, view, solid, parts, paints, place, at, light, px, thick)
     return image.reduce(2)
+
+# %% ../nbs/api/16_puzzle_pictures.ipynb #56315ff9
+_PICTURES = {
+    "cube_rolling": cube_rolling,
+    "mental_rotation": mental_rotation,
+    "rubiks_cube": rubiks_cube,
+    "move_box": move_box,
+    "wood_slide": wood_slide,
+}
+
+
+def picture(
+    task: str,  # the puzzle's name
+    *state,  # what its function takes
+    style: str = "official",  # one of `STYLES`
+    size: int | None = None,  # width in pixels
+    draw: np.random.Generator | None = None,  # chance of the varied style
+) -> Image.Image:  # RGB
+    "The picture of a state of the puzzle `task`."
+    if task not in _PICTURES:
+        raise ValueError(f"no pictures for the task {task!r}: {nearest(task, _PICTURES)}")
+    return _PICTURES[task](*state, style=style, size=size, draw=draw)

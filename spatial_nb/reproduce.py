@@ -790,6 +790,7 @@ def show_dry_run(jobs: list[Job], force: bool = False) -> None:
 COMMANDS = {  # name -> ("module:function", what it does)
     "reproduce": ("spatial_nb.reproduce:reproduce_command", "run the stages that are not up to date"),
     "status": ("spatial_nb.reproduce:status_command", "say what is up to date, stale, failed or has never run"),
+    "synthesize": ("spatial_nb.synthesis:synthesize_command", "make a data set of puzzles"),
 }
 
 

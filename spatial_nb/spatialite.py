@@ -229,7 +229,9 @@ def question(
     "The question behind `item`."
     task, state = item.metadata.get("task"), item.metadata.get("initial_state")
     if task not in QUESTIONS or not state:
-        raise ValueError(f"item {item.id!r} is not of SpatiaLite: its task is {task!r}, wants one of {', '.join(TASKS)}")
+        raise ValueError(
+            f"item {item.id!r} is not of SpatiaLite: its task is {task!r}, wants one of {', '.join(TASKS)}"
+        )
     if task == "cube_rolling":
         return Rolling.read(state, first=item.metadata.get("first", "a"))
     return read_question(task, state)
@@ -270,7 +272,9 @@ class Items(Sequence):
         i = int(i) % self.n
         q, form = self.draw(i)
         low, high = self.steps
-        name = "-".join([self.task, self.split, str(self.seed), f"{low}to{high}", *filter(None, [self.difficulty]), str(i)])
+        name = "-".join(
+            [self.task, self.split, str(self.seed), f"{low}to{high}", *filter(None, [self.difficulty]), str(i)]
+        )
         images = []
         if self.modality != "TQA":
             how = rng("spatialite", "picture", name) if self.style == "varied" else None
@@ -384,7 +388,9 @@ def _official(row: dict, wording: str, modality: str, images: Path | None) -> It
         words += f"\n\n{q.puzzle.text(q.start)}"
     shown = []
     if modality != "TQA":
-        file = next((f for n in (row["image"], Path(row["image"]).name) if images and (f := images / n).is_file()), None)
+        file = next(
+            (f for n in (row["image"], Path(row["image"]).name) if images and (f := images / n).is_file()), None
+        )
         shown = [read_image(file) if file else picture(task, *q.drawn)]
     about = dict(split="official", official_answer=row["answer"], official_question=row["question"], image=row["image"])
     about |= dict(official_question_type=row.get("question_type"), wording=wording, modality=modality)

@@ -122,10 +122,10 @@ def test_splits_never_share_a_canonical_form_whatever_the_seeds(task):
     assert not forms["validation"] & forms["test"]
 
 
-@pytest.mark.parametrize("task", ["cube_rolling", "move_box", "wood_slide"])
-def test_neighbouring_seeds_do_not_share_items(task):
+@pytest.mark.parametrize("task", ["cube_rolling", "mental_rotation", "move_box", "wood_slide"])
+def test_neighbouring_seeds_do_not_share_items_but_by_chance(task):
     a, b = (dataset(task, "train", seed, 100, "hard", modality="TQA") for seed in (42, 43))
-    assert not {i.metadata["canonical"] for i in a} & {i.metadata["canonical"] for i in b}
+    assert len({i.metadata["canonical"] for i in a} & {i.metadata["canonical"] for i in b}) <= 3
 
 
 @pytest.mark.parametrize("task", ["move_box", "wood_slide"])
