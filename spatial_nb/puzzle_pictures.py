@@ -174,7 +174,7 @@ def _covered(image: Image.Image, things: list, band: list, rgb: tuple, alpha: fl
             _polygon(cells, flat - (x0, y0), 255)
     image.paste(rgb, (x0, y0), ImageChops.multiply(over, under))
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #79f01329
+# %% ../nbs/api/16_puzzle_pictures.ipynb #0dae9ad5
 def _rolling_look(draw: np.random.Generator | None) -> dict:
     "Colors, camera and widths of a rolling picture."
     look = dict(
@@ -209,7 +209,7 @@ def _rolling_look(draw: np.random.Generator | None) -> dict:
         width=draw.uniform(1, 3),
     )
 
-
+# %% ../nbs/api/16_puzzle_pictures.ipynb #375975bf
 def cube_rolling(
     start: Cube,  # before the first roll; its cell is of no matter, the picture begins there
     path: Sequence[str],  # rolls
@@ -461,7 +461,7 @@ def _flag(px: int, dark: tuple, rows: int, wave: float) -> Image.Image:  # RGBA
     pen.line([(0.08 * big, 0.07 * big), (0.17 * big, 0.93 * big)], (165, 168, 172), max(big // 18, 2))
     return out.reduce(4)
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #d2e1836b
+# %% ../nbs/api/16_puzzle_pictures.ipynb #cd7afb7d
 def _wall(px: int, brick: tuple, mortar: tuple, courses: int) -> Image.Image:
     big = 4 * px
     out = Image.new("RGB", (big, big), mortar)
@@ -497,7 +497,7 @@ def _crate(px: int, wood: tuple) -> Image.Image:
     pen.rectangle((0, 0, big - 1, big - 1), None, dark, 2 * w)
     return out.reduce(4)
 
-
+# %% ../nbs/api/16_puzzle_pictures.ipynb #28a6333c
 def _plain_tiles(px: int, draw: np.random.Generator) -> dict:
     "Tiles of flat colors."
     wall = tuple(int(c) for c in draw.integers(40, 150, 3))
@@ -613,7 +613,7 @@ def _axis_parts(taken: set, k: float) -> list[tuple[tuple, str, float, float]]:
             out.append((tuple(round(a * k + 0.2) * v for v in d), word, a, b))
     return out
 
-# %% ../nbs/api/16_puzzle_pictures.ipynb #4de1091f
+# %% ../nbs/api/16_puzzle_pictures.ipynb #e759f15f
 _RING = np.array([(np.cos(t), np.sin(t)) for t in np.linspace(0, 2 * np.pi, 9)[:8]]) * 0.1
 _LIGHT = {  # of a side, which a color is multiplied with, after a power, and what is added
     "front": (1.0, (0, 0, 0), 1.0),
@@ -641,7 +641,7 @@ def _lit(view: str, side: str, rgb: tuple) -> tuple[int, int, int]:
     glare = _GLARE.get((view, side), 0.0)
     return tuple(np.rint(c + glare * (255 - c) * (1.0, 0.9, 0.75)).astype(int).tolist())
 
-
+# %% ../nbs/api/16_puzzle_pictures.ipynb #0a9c1b7e
 def _head(pen: ImageDraw.ImageDraw, place: Callable, d: np.ndarray, color: tuple) -> None:
     "An arrowhead: a cone."
     i, j = np.flatnonzero(d == 0)

@@ -45,6 +45,12 @@ COLORS = ("red", "yellow", "blue", "green", "gray", "black")  # of rolling cubes
 PANELS = ("red", "green", "blue", "yellow", "orange", "grey")  # of Rubik's cubes
 
 
+def _least(rows: np.ndarray) -> str:
+    "The smallest row, byte by byte, in hexadecimal."
+    flat, n = rows.tobytes(), rows[0].nbytes
+    return min(flat[i : i + n] for i in range(0, len(flat), n)).hex()
+
+
 def _known(what: str, value, allowed) -> None:
     if value not in allowed:
         raise ValueError(f"{what} is {value!r}: {nearest(str(value), allowed)}")
@@ -200,6 +206,7 @@ def _side_of(m: np.ndarray) -> tuple[int, ...]:
     return tuple(moved_to(m, outward).tolist())
 
 
+_PANEL = {c: i for i, c in enumerate(PANELS)}
 _TURN = {m: i for i, m in enumerate(TURNS)}  # U, U2, U3, D, ...: 3 * side + quarters - 1
 
 
@@ -246,7 +253,7 @@ class Turning(Question):
     def kind(self) -> str:
         return "text" if self.color is None else "number"
 
-    @property
+    @cached_property
     def options(self) -> list[str]:
         return [f[4] for f in self.start.faces]
 
@@ -296,14 +303,13 @@ class Turning(Question):
         place = sides[:, side] + 54 if counted else to[:, 9 * side + self.spot]
         parts = [turns[:, [_TURN[m] for m in self.path]], place[:, None]]
         if colors:
-            flat = np.array([PANELS.index(c) for f in self.start.faces for c in f])
+            flat = np.array([_PANEL[c] for f in self.start.faces for c in f])
             parts += [flat[come], np.full((48, 1), PANELS.index(self.color) if counted else 6)]
-        rows = np.concatenate(parts, axis=1).astype(np.uint8)
-        return min(row.tobytes() for row in rows).hex()
+        return _least(np.concatenate(parts, axis=1).astype(np.uint8))
 
     def state(self) -> dict:
         "The question in the benchmark's schema."
-        start = {s: [list(self.start[s][3 * r : 3 * r + 3]) for r in range(3)] for s in SIDES}
+        start = {s: [list(f[:3]), list(f[3:6]), list(f[6:])] for s, f in zip(SIDES, self.start.faces, strict=True)}
         out = {"moves": " ".join(self.path), "query_face": self.side, "start_position": start}
         if self.color is None:
             return out | {"position": SPOTS[self.spot], "position_idx": self.spot, "question_type": "identify_color"}
@@ -379,8 +385,7 @@ class Viewing(Question):
         if colors:
             keys = keys + np.array([COLORS.index(c) for c in self.start.colors])
         view = _SEEN_TO[:, [SIDES.index(_SIDE[self.view])]]
-        rows = np.concatenate([view, np.sort(keys, axis=1)], axis=1).astype(">u4")
-        return min(row.tobytes() for row in rows).hex()
+        return _least(np.concatenate([view, np.sort(keys, axis=1)], axis=1).astype(">u4"))
 
     def state(self) -> dict:
         "The body in the benchmark's schema, which leaves the view to the question's words; here it is added."
@@ -462,6 +467,9 @@ class Pushing(Question):
         return cls(Room(tuple("".join(map(str, r)) for r in state["map"])))
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #78156ff0
+_CELL = "0123456789a"  # empty, and the numbers of blocks
+
+
 @dataclass(frozen=True)
 class Sliding(Question):
     "Which slides lead from the board `start` to `goal`?"
@@ -501,14 +509,15 @@ class Sliding(Question):
 
     def form(self, colors: bool = True) -> str:
         "The canonical form."
-        start, goal = ("".join("0123456789a"[v] for r in b.rows for v in r) for b in (self.start, self.goal))
+        start, goal = ("".join([_CELL[v] for r in b.rows for v in r]) for b in (self.start, self.goal))
         every = []
         for width, pick in _turned_cells(self.start.down, self.start.across):
-            first, last = "".join(pick(start)[:-1]), "".join(pick(goal)[:-1])
-            ids = [c for c in dict.fromkeys(first) if c != "0"]
-            number = str.maketrans(dict(zip(ids, "123456789a", strict=False)))
-            every.append(f"{width} {first.translate(number)} {last.translate(number)}")
-        return min(every)
+            first = "".join(pick(start)[:-1])
+            number = str.maketrans("".join(dict.fromkeys(first.replace("0", ""))), _CELL[1 : 1 + max(map(max, self.start.rows))])
+            every.append((width, first.translate(number), number, pick))
+        least = min(e[:2] for e in every)
+        ends = ("".join(pick(goal)[:-1]).translate(number) for w, f, number, pick in every if (w, f) == least)
+        return f"{least[0]} {least[1]} {min(ends)}"
 
     def state(self) -> dict:
         "Start and goal in the benchmark's schema."

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -294,7 +294,9 @@ class Stickers:
         colors: Sequence[str],  # of the sides, in the order of `SIDES`
     ) -> "Stickers":
         "A cube with one color on each side."
-        return cls(tuple((c,) * 9 for c in colors))
+        if len(set(colors)) != 6 or len(colors) != 6:
+            raise ValueError(f"the sides have the colors {list(colors)}, wants six different ones")
+        return unchecked(cls, faces=tuple((c,) * 9 for c in colors))
 
     def __getitem__(self, side: str) -> tuple[str, ...]:
         if side not in SIDES:
@@ -463,7 +465,7 @@ class RubiksCube:
     def _codes(self, s: Stickers) -> np.ndarray:
         "Colors as numbers: which side's center has the color."
         center = {f[4]: i for i, f in enumerate(s.faces)}
-        return np.array([center[c] for f in s.faces for c in f])
+        return np.fromiter(map(center.__getitem__, chain.from_iterable(s.faces)), np.int64, 54)
 
 # %% ../nbs/api/11_puzzles.ipynb #a39a5131
 VIEWS = ("front", "back", "left", "right", "top", "bottom")
