@@ -513,7 +513,9 @@ class Sliding(Question):
         every = []
         for width, pick in _turned_cells(self.start.down, self.start.across):
             first = "".join(pick(start)[:-1])
-            number = str.maketrans("".join(dict.fromkeys(first.replace("0", ""))), _CELL[1 : 1 + max(map(max, self.start.rows))])
+            number = str.maketrans(
+                "".join(dict.fromkeys(first.replace("0", ""))), _CELL[1 : 1 + max(map(max, self.start.rows))]
+            )
             every.append((width, first.translate(number), number, pick))
         least = min(e[:2] for e in every)
         ends = ("".join(pick(goal)[:-1]).translate(number) for w, f, number, pick in every if (w, f) == least)
