@@ -82,9 +82,9 @@ def _pale(draw: np.random.Generator) -> tuple[int, int, int]:
     return tuple(int(c) for c in draw.integers(222, 256, 3))
 
 
-def _ink(rgb: Sequence[int]) -> tuple[int, int, int]:
-    "What can be read on `rgb`."
-    return (0, 0, 0) if 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2] > 60 else (255, 255, 255)
+def _ink(rgb: Sequence[int], light: int = 60) -> tuple[int, int, int]:
+    "What can be read on `rgb`: black from a lightness of `light` on, which is low as the official pictures use black."
+    return (0, 0, 0) if 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2] > light else (255, 255, 255)
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #f20d57fb
 def _checked(style: str, size: int | None, usual: int, draw: np.random.Generator | None):
@@ -248,13 +248,14 @@ def cube_rolling(
     _stand(image, start, body, cells, place, eye / unit, look, band, draw)
     for text, at in dict(BACK=(0, 3.5, 0.5), LEFT=(-3.5, 0, 0.5), RIGHT=(3.5, 0, 0.5), FRONT=(0, -3.5, 0.5)).items():
         px = 0.24 * 1028 * w / 1276 / np.linalg.norm(np.array(at) - eye)
+        px = max(px, min(11, 1.6 * px))  # readable in a small picture too
         middle = place(np.array(at) / unit)
         if draw is None:
             _write(image, text, middle, px, (130, 130, 130), bold=3)
         _write(image, text, middle, px, look["text"], bold=1 if draw is None else 0)
     return image.reduce(2)
 
-
+# %% ../nbs/api/16_puzzle_pictures.ipynb #57a4de01
 def _stand(image, start, body, cells, place, eye, look, band, draw) -> None:
     "The cube and the flag, the farther one first."
     seen = [f for f in FACES if (eye - body[f][0]) @ _OUTWARD[f] > 0]
@@ -272,6 +273,8 @@ def _stand(image, start, body, cells, place, eye, look, band, draw) -> None:
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #a2b72c71
 _AWAY = dict(up=2.5, down=2.5, left=2.5, right=2.5, front=3.7, back=3.7)  # how far a plate is moved, in stickers
+_CLEAR = _AWAY | dict(left=3.7, down=3.7)  # so far that the cube hides no sticker
+_BEHIND, _BEFORE = ("left", "back", "down"), ("up", "front", "right")  # the sides, as the camera sees the cube
 _READ = {  # the letter's right and up in the world, as it is read in the official picture
     "up": ((1, 0, 0), (0, 1, 0)),
     "down": ((-1, 0, 0), (0, -1, 0)),
@@ -318,18 +321,16 @@ def rubiks_cube(
     "The cube and its six sides moved away from it."
     size, draw = _checked(style, size, 560, draw)
     w, (corners, strokes, lines) = 2 * size, _plates()
-    away, eye, ground, thick, which = _AWAY, np.full(3, 12.01), (240, 240, 240), w / 450, "between"
+    away, eye, ground, thick, which = _CLEAR, np.full(3, 12.01), (240, 240, 240), w / 450, "between"
     eye[1] *= -1
     if draw is None and all(len(set(f)) == 1 for f in s.faces):
-        which = "through"
+        away, which = _AWAY, "through"
     if draw is not None:
-        away = {side: d + draw.uniform(-0.4, 0.6) for side, d in _AWAY.items()}
+        away = {side: d + draw.uniform(-0.4, 0.6) + 0.6 * (side in _BEHIND) for side, d in _CLEAR.items()}
         eye, ground, thick = eye + draw.uniform(-2, 2, 3), _pale(draw), w / draw.uniform(160, 480)
     paints = {c: _paint(c, STICKER_PAINT, draw) for c in sorted({f[4] for f in s.faces})}
-    plates = [(side, away[side]) for side in ("left", "back", "down")] + [
-        (side, 0.0) for side in ("up", "front", "right")
-    ]
-    plates += [(side, away[side]) for side in ("up", "front", "right")]
+    plates = [(side, away[side]) for side in _BEHIND] + [(side, 0.0) for side in _BEFORE]
+    plates += [(side, away[side]) for side in _BEFORE]
     place = lambda p: _flat(p, eye, 2472 * w / 1800, (w / 2, w / 2))
     if draw is not None:
         outline = np.concatenate([corners[SIDES.index(side)].reshape(-1, 3) + d * _NORMAL[side] for side, d in plates])
@@ -341,7 +342,7 @@ def rubiks_cube(
         k, shift = SIDES.index(side), d * _NORMAL[side]
         for flat, color in zip(place(corners[k] + shift), s[side], strict=True):
             _polygon(pen, flat, paints[color])
-        if which == "between" or side in ("up", "front", "right"):
+        if which == "between" or side in _BEFORE:
             for line in place(lines[side, which] + shift):
                 pen.line(line.ravel().tolist(), (0, 0, 0), thick)
         for stroke in strokes[side]:
@@ -383,7 +384,7 @@ def wood_slide(
     "The two boards with their numbered blocks."
     size, draw = _checked(style, size, 640, draw)
     look, u = _wood_look(draw), size / 800  # u: a pixel of the official picture
-    shift = (0.0, 0.0) if draw is None else draw.uniform((-35, -20), (35, 20)) * u
+    shift = (0.0, 0.0) if draw is None else draw.uniform((-40, -8), (8, 40)) * u  # inside of the picture
     height = round(750 * u)
     image = Image.new("RGB", (size, height), look["ground"])
     pen = ImageDraw.Draw(image)
@@ -400,11 +401,11 @@ def wood_slide(
             y, x = divmod(c, s.across)
             color = look["wood"][(b - 1) % 7]
             pen.rectangle(box(x, y, wide, tall), color, look["edge"], thin)
-            px = min(18 * u, 0.45 * cell)
+            px = min(max(18 * u, 9), 0.45 * cell)  # 9 pixels: a 3 is no 8
             middle = (x0 + (x + wide / 2) * cell, y0 + (y + tall / 2) * cell)
-            _write(image, str(b), middle, px, _ink(color), look["bold"])
-        mask = _word(caption, max(round(18 * u), 3), look["bold"])
-        image.paste(look["edge"], (round(x0), round(y0 - 28 * u)), mask)
+            _write(image, str(b), middle, px, _ink(color, 60 if draw is None else 118), look["bold"])
+        mask = _word(caption, max(round(max(18 * u, min(7, 24 * u))), 3), look["bold"])
+        image.paste(look["edge"], (round(x0), round(y0 - 9 * u) - mask.height), mask)
     return image
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #bc988412
@@ -610,7 +611,8 @@ def _axis_parts(taken: set, k: float) -> list[tuple[tuple, str, float, float]]:
             if cell not in taken:
                 out.append((cell, word, max(i - 0.5, 0) / k, min((i + 0.5) / k, _ARROW)))
         for a, b in ((_ARROW, _TIP), (_LABEL, _LABEL)):
-            out.append((tuple(round(a * k + 0.2) * v for v in d), word, a, b))
+            if (cell := tuple(round(a * k + 0.2) * v for v in d)) not in taken:
+                out.append((cell, word, a, b))
     return out
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #e759f15f
@@ -713,7 +715,13 @@ def mental_rotation(
     "Eight views with axes."
     size, draw = _checked(style, size, 960, draw)
     w, solid = 2 * size, _cubes(s)
-    u, eye, light, thick, px = w / 8529, np.full(3, _EYE), _lit, max(1, round(w / 1900)), 58 * w / 8529
+    u, eye, light, thick, px = (
+        w / 8529,
+        np.full(3, _EYE),
+        _lit,
+        max(1, round(w / 1900)),
+        58 * w / 8529,
+    )
     ground, band = (248, 248, 248), (240, 240, 240)
     if draw is not None:
         eye, thick, px = eye * draw.uniform(0.93, 1.08, 3), int(draw.integers(1, 4)), px * draw.uniform(1.0, 1.2)

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from operator import itemgetter
 
 import numpy as np
+from fastcore.basics import patch
 
 from .core import nearest
 from spatial_nb.puzzles import (
@@ -158,30 +159,6 @@ class Rolling(Question):
         "The answer as the benchmark words it."
         return f"After following the rolling path, the {self.face} face of the cube will be {self.answer}."
 
-    def letters(self) -> str:
-        "One for each roll."
-        i = LETTERS.find(self.first)
-        if len(self.first) != 1 or i < 0 or i + len(self.path) > len(LETTERS):
-            raise ValueError(f"first is {self.first!r}, wants a letter with {len(self.path) - 1} more behind it")
-        return LETTERS[i : i + len(self.path)]
-
-    def _words(self, full: bool) -> str:
-        rolls = "\n".join(f"{x} {m}" for x, m in zip(self.letters(), self.path, strict=True))
-        told = f"A cube rolls:\n{rolls}\n" if full else "A cube rolls along the path in the picture. "
-        return told + f"At first it has {self.puzzle.text(self.start)}. What color is the {self.face} face at the end?"
-
-    def form(
-        self,
-        colors: bool = True,  # False: path and face only, what is left when colors are renamed as well
-    ) -> str:
-        "The canonical form."
-        path, c = "".join(m[0] for m in self.path), self.start.colors
-        every = (
-            (path.translate(t), names[self.face], *((c[j] for j in come) if colors else ()))
-            for t, names, come in _RENAMED
-        )
-        return " ".join(min(every))
-
     def state(self) -> dict:
         "The question in the benchmark's schema."
         colors = dict(zip(FACES, self.start.colors, strict=True))
@@ -194,6 +171,35 @@ class Rolling(Question):
             raise ValueError(f"faces are {sorted(state['initial_colors'])}, wants {sorted(FACES)}")
         start = Cube(tuple(state["initial_colors"][f] for f in FACES))
         return cls(start, tuple(state["rolling_path"]), state["test_face"], **more)
+
+# %% ../nbs/api/17_puzzle_questions.ipynb #e7be5454
+@patch
+def letters(self: Rolling) -> str:
+    "One for each roll."
+    i = LETTERS.find(self.first)
+    if len(self.first) != 1 or i < 0 or i + len(self.path) > len(LETTERS):
+        raise ValueError(f"first is {self.first!r}, wants a letter with {len(self.path) - 1} more behind it")
+    return LETTERS[i : i + len(self.path)]
+
+
+@patch
+def _words(self: Rolling, full: bool) -> str:
+    rolls = "\n".join(f"{x} {m}" for x, m in zip(self.letters(), self.path, strict=True))
+    told = f"A cube rolls:\n{rolls}\n" if full else "A cube rolls along the path in the picture. "
+    return told + f"At first it has {self.puzzle.text(self.start)}. What color is the {self.face} face at the end?"
+
+
+@patch
+def form(
+    self: Rolling,
+    colors: bool = True,  # False: path and face only, what is left when colors are renamed as well
+) -> str:
+    "The canonical form."
+    path, c = "".join(m[0] for m in self.path), self.start.colors
+    every = (
+        (path.translate(t), names[self.face], *((c[j] for j in come) if colors else ())) for t, names, come in _RENAMED
+    )
+    return " ".join(min(every))
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #b36c2753
 SPOTS = tuple(f"{r}-{c}" for r in ("top", "middle", "bottom") for c in ("left", "center", "right"))
@@ -219,6 +225,22 @@ def _cube_symmetries() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     turns = (3 * sides[:, :, None] + quarters[:, None, :]).reshape(48, 18)
     return np.argsort(to, axis=1), to, sides, turns
 
+# %% ../nbs/api/17_puzzle_questions.ipynb #7c4ec001
+def _check_turning(q: "Turning") -> None:
+    if not q.path:
+        raise ValueError("path has 0 turns, wants at least 1")
+    if wrong := [m for m in q.path if m not in TURNS]:
+        raise ValueError(f"path has a turn {wrong[0]!r}: {nearest(wrong[0], TURNS)}")
+    _known("side", q.side, SIDES)
+    for c in q.options:
+        _known("sticker color", c, PANELS)
+    if (q.spot is None) == (q.color is None):
+        raise ValueError(f"spot is {q.spot} and color is {q.color}, wants one of them")
+    if q.spot is not None and q.spot not in range(9):
+        raise ValueError(f"spot is {q.spot}, wants 0 to 8")
+    if q.color is not None:
+        _known("color", q.color, q.options)
+
 # %% ../nbs/api/17_puzzle_questions.ipynb #c333fd87
 @dataclass(frozen=True)
 class Turning(Question):
@@ -235,19 +257,7 @@ class Turning(Question):
     def __post_init__(self):
         path = tuple(m.replace("'", "3").removesuffix("1") for m in self.path)
         object.__setattr__(self, "path", path)
-        if not self.path:
-            raise ValueError("path has 0 turns, wants at least 1")
-        if wrong := [m for m in self.path if m not in TURNS]:
-            raise ValueError(f"path has a turn {wrong[0]!r}: {nearest(wrong[0], TURNS)}")
-        _known("side", self.side, SIDES)
-        for c in self.options:
-            _known("sticker color", c, PANELS)
-        if (self.spot is None) == (self.color is None):
-            raise ValueError(f"spot is {self.spot} and color is {self.color}, wants one of them")
-        if self.spot is not None and self.spot not in range(9):
-            raise ValueError(f"spot is {self.spot}, wants 0 to 8")
-        if self.color is not None:
-            _known("color", self.color, self.options)
+        _check_turning(self)
 
     @property
     def kind(self) -> str:
@@ -279,42 +289,6 @@ class Turning(Question):
             return self.puzzle.distance(self.end)
         return self.puzzle.distance(play(self.puzzle, Stickers.solved(self.options), self.path)[-1])
 
-    def _words(self, full: bool) -> str:
-        if not full:
-            told = "The picture shows a Rubik's cube."
-        elif self.puzzle.solved(self.start):
-            told = "A solved Rubik's cube: " + ", ".join(f"{s} {self.start[s][4]}" for s in SIDES) + "."
-        else:
-            told = f"A Rubik's cube: {self.puzzle.text(self.start)}."
-        what = (
-            f"How many {self.color} squares are"
-            if self.spot is None
-            else f"What color is the {SPOTS[self.spot]} square"
-        )
-        return f"{told} Turns: {' '.join(self.path)}. {what} on the {self.side} side at the end?"
-
-    def form(
-        self,
-        colors: bool = True,  # False: turns and place only, as if every color could be any other
-    ) -> str:
-        "The canonical form."
-        come, to, sides, turns = _cube_symmetries()
-        side, counted = SIDES.index(self.side), self.spot is None
-        place = sides[:, side] + 54 if counted else to[:, 9 * side + self.spot]
-        parts = [turns[:, [_TURN[m] for m in self.path]], place[:, None]]
-        if colors:
-            flat = np.array([_PANEL[c] for f in self.start.faces for c in f])
-            parts += [flat[come], np.full((48, 1), PANELS.index(self.color) if counted else 6)]
-        return _least(np.concatenate(parts, axis=1).astype(np.uint8))
-
-    def state(self) -> dict:
-        "The question in the benchmark's schema."
-        start = {s: [list(f[:3]), list(f[3:6]), list(f[6:])] for s, f in zip(SIDES, self.start.faces, strict=True)}
-        out = {"moves": " ".join(self.path), "query_face": self.side, "start_position": start}
-        if self.color is None:
-            return out | {"position": SPOTS[self.spot], "position_idx": self.spot, "question_type": "identify_color"}
-        return out | {"query_colour": self.color, "question_type": "count_color"}
-
     @classmethod
     def read(cls, state: dict) -> "Turning":
         "The question from the benchmark's schema."
@@ -323,6 +297,44 @@ class Turning(Question):
         asked = dict(color=state["query_colour"]) if state["question_type"] == "count_color" else {}
         asked = asked or dict(spot=int(state["position_idx"]))
         return cls(start, tuple(state["moves"].split()), state["query_face"], **asked)
+
+# %% ../nbs/api/17_puzzle_questions.ipynb #9706caf3
+@patch
+def _words(self: Turning, full: bool) -> str:
+    if not full:
+        told = "The picture shows a Rubik's cube."
+    elif self.puzzle.solved(self.start):
+        told = "A solved Rubik's cube: " + ", ".join(f"{s} {self.start[s][4]}" for s in SIDES) + "."
+    else:
+        told = f"A Rubik's cube: {self.puzzle.text(self.start)}."
+    what = f"How many {self.color} squares are" if self.spot is None else f"What color is the {SPOTS[self.spot]} square"
+    return f"{told} Turns: {' '.join(self.path)}. {what} on the {self.side} side at the end?"
+
+
+@patch
+def form(
+    self: Turning,
+    colors: bool = True,  # False: turns and place only, as if every color could be any other
+) -> str:
+    "The canonical form."
+    come, to, sides, turns = _cube_symmetries()
+    side, counted = SIDES.index(self.side), self.spot is None
+    place = sides[:, side] + 54 if counted else to[:, 9 * side + self.spot]
+    parts = [turns[:, [_TURN[m] for m in self.path]], place[:, None]]
+    if colors:
+        flat = np.array([_PANEL[c] for f in self.start.faces for c in f])
+        parts += [flat[come], np.full((48, 1), PANELS.index(self.color) if counted else 6)]
+    return _least(np.concatenate(parts, axis=1).astype(np.uint8))
+
+
+@patch
+def state(self: Turning) -> dict:
+    "The question in the benchmark's schema."
+    start = {s: [list(f[:3]), list(f[3:6]), list(f[6:])] for s, f in zip(SIDES, self.start.faces, strict=True)}
+    out = {"moves": " ".join(self.path), "query_face": self.side, "start_position": start}
+    if self.color is None:
+        return out | {"position": SPOTS[self.spot], "position_idx": self.spot, "question_type": "identify_color"}
+    return out | {"query_colour": self.color, "question_type": "count_color"}
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #b40ca6b0
 _TO_FRONT = dict(front=(), back=("y", "y"), left=("y",), right=("y3",), top=("x",), bottom=("x3",))
@@ -368,30 +380,6 @@ class Viewing(Question):
         lines = [f"{c.capitalize()}: {k} cube{'s' * (k > 1)}" for c, k in self.answer.items()]
         return f"From the {self.view} view, you can see a total of {n} cube{'s' * (n > 1)}\n" + ";\n".join(lines)
 
-    def _words(self, full: bool) -> str:
-        told = "The picture shows a body of cubes from eight corners."
-        if full:
-            told = f"Cubes at x,y,z (x right, y top, z front): {self.puzzle.text(self.start)}."
-        return f"{told} How many cubes are seen from the {self.view}, and how many of each color?"
-
-    def form(
-        self,
-        colors: bool = True,  # False: the bare body
-    ) -> str:
-        "The canonical form."
-        cells = np.array(self.start.cells) @ MIRRORED.transpose(0, 2, 1)
-        cells -= cells.min(1, keepdims=True)
-        keys = cells @ np.array([1 << 15, 1 << 9, 1 << 3])
-        if colors:
-            keys = keys + np.array([COLORS.index(c) for c in self.start.colors])
-        view = _SEEN_TO[:, [SIDES.index(_SIDE[self.view])]]
-        return _least(np.concatenate([view, np.sort(keys, axis=1)], axis=1).astype(">u4"))
-
-    def state(self) -> dict:
-        "The body in the benchmark's schema, which leaves the view to the question's words; here it is added."
-        cubes = {",".join(map(str, c)): color for c, color in zip(self.start.cells, self.start.colors)}
-        return {"cubes": cubes, "view": self.view}
-
     @classmethod
     def read(cls, state: dict) -> "Viewing":
         "The question from what `state` gives."
@@ -399,6 +387,36 @@ class Viewing(Question):
             raise ValueError(f"a cube is at {bad[0]!r}, wants 'x,y,z'")
         cells = tuple(tuple(map(int, c.split(","))) for c in state["cubes"])
         return cls(Polycube(cells, tuple(state["cubes"].values())), state["view"])
+
+# %% ../nbs/api/17_puzzle_questions.ipynb #b40f06bf
+@patch
+def _words(self: Viewing, full: bool) -> str:
+    told = "The picture shows a body of cubes from eight corners."
+    if full:
+        told = f"Cubes at x,y,z (x right, y top, z front): {self.puzzle.text(self.start)}."
+    return f"{told} How many cubes are seen from the {self.view}, and how many of each color?"
+
+
+@patch
+def form(
+    self: Viewing,
+    colors: bool = True,  # False: the bare body
+) -> str:
+    "The canonical form."
+    cells = np.array(self.start.cells) @ MIRRORED.transpose(0, 2, 1)
+    cells -= cells.min(1, keepdims=True)
+    keys = cells @ np.array([1 << 15, 1 << 9, 1 << 3])
+    if colors:
+        keys = keys + np.array([COLORS.index(c) for c in self.start.colors])
+    view = _SEEN_TO[:, [SIDES.index(_SIDE[self.view])]]
+    return _least(np.concatenate([view, np.sort(keys, axis=1)], axis=1).astype(">u4"))
+
+
+@patch
+def state(self: Viewing) -> dict:
+    "The body in the benchmark's schema, which leaves the view to the question's words; here it is added."
+    cubes = {",".join(map(str, c)): color for c, color in zip(self.start.cells, self.start.colors)}
+    return {"cubes": cubes, "view": self.view}
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #e197aa01
 @cache
@@ -500,27 +518,6 @@ class Sliding(Question):
     def drawn(self) -> tuple:
         return self.start, self.goal
 
-    def _words(self, full: bool) -> str:
-        told = "Slide the blocks from the first board to the second."
-        if full:
-            text = self.puzzle.text
-            told = f"Slide the blocks (0 is empty) from\n{text(self.start)}\nto\n{text(self.goal)}\n"
-        return f"{told.strip()}\nWhich slides (3u: block 3 up by one; d, l, r) does it take?"
-
-    def form(self, colors: bool = True) -> str:
-        "The canonical form."
-        start, goal = ("".join([_CELL[v] for r in b.rows for v in r]) for b in (self.start, self.goal))
-        every = []
-        for width, pick in _turned_cells(self.start.down, self.start.across):
-            first = "".join(pick(start)[:-1])
-            number = str.maketrans(
-                "".join(dict.fromkeys(first.replace("0", ""))), _CELL[1 : 1 + max(map(max, self.start.rows))]
-            )
-            every.append((width, first.translate(number), number, pick))
-        least = min(e[:2] for e in every)
-        ends = ("".join(pick(goal)[:-1]).translate(number) for w, f, number, pick in every if (w, f) == least)
-        return f"{least[0]} {least[1]} {min(ends)}"
-
     def state(self) -> dict:
         "Start and goal in the benchmark's schema."
         names = {"empty": "0"} | {f"block_{b}": str(b) for b in sorted({v for r in self.start.rows for v in r} - {0})}
@@ -535,6 +532,31 @@ class Sliding(Question):
         start, goal = (Blocks(tuple(map(tuple, state[k]["map"]))) for k in ("initial_state", "final_state"))
         WoodSlide(goal)._goal(start, start.arrays()[1])  # the same blocks on both, or an error
         return cls(start, goal)
+
+# %% ../nbs/api/17_puzzle_questions.ipynb #a1317293
+@patch
+def _words(self: Sliding, full: bool) -> str:
+    told = "Slide the blocks from the first board to the second."
+    if full:
+        text = self.puzzle.text
+        told = f"Slide the blocks (0 is empty) from\n{text(self.start)}\nto\n{text(self.goal)}\n"
+    return f"{told.strip()}\nWhich slides (3u: block 3 up by one; d, l, r) does it take?"
+
+
+@patch
+def form(self: Sliding, colors: bool = True) -> str:
+    "The canonical form."
+    start, goal = ("".join([_CELL[v] for r in b.rows for v in r]) for b in (self.start, self.goal))
+    every = []
+    for width, pick in _turned_cells(self.start.down, self.start.across):
+        first = "".join(pick(start)[:-1])
+        number = str.maketrans(
+            "".join(dict.fromkeys(first.replace("0", ""))), _CELL[1 : 1 + max(map(max, self.start.rows))]
+        )
+        every.append((width, first.translate(number), number, pick))
+    least = min(e[:2] for e in every)
+    ends = ("".join(pick(goal)[:-1]).translate(number) for w, f, number, pick in every if (w, f) == least)
+    return f"{least[0]} {least[1]} {min(ends)}"
 
 # %% ../nbs/api/17_puzzle_questions.ipynb #a65b0bc8
 QUESTIONS = {q.task: q for q in (Rolling, Viewing, Pushing, Turning, Sliding)}

@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from fastcore.basics import patch
 
 from .core import nearest
 from .search import pushes, slides, way
@@ -437,35 +438,39 @@ class RubiksCube:
         near = int(_turns_away(self._codes(s)[None])[0])
         return near if near <= 4 else len(self.solve(s))
 
-    def text(self, s: Stickers) -> str:
-        return "; ".join(f"{side} {' '.join(s[side])}" for side in SIDES)
-
-    def read(self, text: str) -> Stickers:
-        parts = [p.split() for p in text.strip().split(";")]
-        if [p[:1] for p in parts] != [[side] for side in SIDES]:
-            raise ValueError(
-                f"not a Rubik's cube in words: {text[:80]!r}, wants 'up COLOR x 9; down ...; ... back ...'"
-            )
-        return Stickers(tuple(tuple(p[1:]) for p in parts))
-
-    def shapes(self, s: Stickers) -> list[dict]:
-        out = []
-        for (x, y, z), side, color in zip(PLACES + 1.5, np.repeat(SIDES, 9), sum(s.faces, ()), strict=True):
-            across, along = (np.array((v[0], -v[2], v[1])) / 2 for v in (_ROW[side], _COLUMN[side]))
-            middle = np.array((x, 3 - z, y))
-            corners = (
-                middle - across - along,
-                middle + across - along,
-                middle + across + along,
-                middle - across + along,
-            )
-            out.append(dict(name=str(side), color=color, corners=tuple(tuple(map(float, c)) for c in corners)))
-        return out
-
     def _codes(self, s: Stickers) -> np.ndarray:
         "Colors as numbers: which side's center has the color."
         center = {f[4]: i for i, f in enumerate(s.faces)}
         return np.fromiter(map(center.__getitem__, chain.from_iterable(s.faces)), np.int64, 54)
+
+# %% ../nbs/api/11_puzzles.ipynb #588a9d3e
+@patch
+def text(self: RubiksCube, s: Stickers) -> str:
+    return "; ".join(f"{side} {' '.join(s[side])}" for side in SIDES)
+
+
+@patch
+def read(self: RubiksCube, text: str) -> Stickers:
+    parts = [p.split() for p in text.strip().split(";")]
+    if [p[:1] for p in parts] != [[side] for side in SIDES]:
+        raise ValueError(f"not a Rubik's cube in words: {text[:80]!r}, wants 'up COLOR x 9; down ...; ... back ...'")
+    return Stickers(tuple(tuple(p[1:]) for p in parts))
+
+
+@patch
+def shapes(self: RubiksCube, s: Stickers) -> list[dict]:
+    out = []
+    for (x, y, z), side, color in zip(PLACES + 1.5, np.repeat(SIDES, 9), sum(s.faces, ()), strict=True):
+        across, along = (np.array((v[0], -v[2], v[1])) / 2 for v in (_ROW[side], _COLUMN[side]))
+        middle = np.array((x, 3 - z, y))
+        corners = (
+            middle - across - along,
+            middle + across - along,
+            middle + across + along,
+            middle - across + along,
+        )
+        out.append(dict(name=str(side), color=color, corners=tuple(tuple(map(float, c)) for c in corners)))
+    return out
 
 # %% ../nbs/api/11_puzzles.ipynb #a39a5131
 VIEWS = ("front", "back", "left", "right", "top", "bottom")
@@ -704,21 +709,6 @@ class MoveBox:
     def distance(self, s: Room) -> int:
         return len(self.solve(s))
 
-    def text(self, s: Room) -> str:
-        return "\n".join(s.rows)
-
-    def read(self, text: str) -> Room:
-        return Room(tuple(text.strip().split("\n")))
-
-    def shapes(self, s: Room) -> list[dict]:
-        names = {"#": "wall", "B": "box", "S": "person", "T": "target", "*": "box on target", "+": "person on target"}
-        paint = {"#": "brown", "B": "gold", "S": "blue", "T": "gray", "*": "gold", "+": "blue", ".": "white"}
-        return [
-            dict(name=names.get(c, "floor"), color=paint[c], corners=_rectangle(x, -y - 1, 1, 1))
-            for y, row in enumerate(s.rows)
-            for x, c in enumerate(row)
-        ]
-
     def _blocked(self, s: Room, m: str) -> str | None:
         "Why the person cannot step there."
         (y, x), (dy, dx) = divmod(s.person, len(s.rows[0])), _STEPS[m]
@@ -727,6 +717,27 @@ class MoveBox:
             return "goes into a wall"
         if there in "B*" and (beyond := s.rows[y + 2 * dy][x + 2 * dx]) in "#B*":
             return f"pushes a box into a {'wall' if beyond == '#' else 'second box'}"
+
+# %% ../nbs/api/11_puzzles.ipynb #2dedd4cf
+@patch
+def text(self: MoveBox, s: Room) -> str:
+    return "\n".join(s.rows)
+
+
+@patch
+def read(self: MoveBox, text: str) -> Room:
+    return Room(tuple(text.strip().split("\n")))
+
+
+@patch
+def shapes(self: MoveBox, s: Room) -> list[dict]:
+    names = {"#": "wall", "B": "box", "S": "person", "T": "target", "*": "box on target", "+": "person on target"}
+    paint = {"#": "brown", "B": "gold", "S": "blue", "T": "gray", "*": "gold", "+": "blue", ".": "white"}
+    return [
+        dict(name=names.get(c, "floor"), color=paint[c], corners=_rectangle(x, -y - 1, 1, 1))
+        for y, row in enumerate(s.rows)
+        for x, c in enumerate(row)
+    ]
 
 # %% ../nbs/api/11_puzzles.ipynb #c35742df
 def _rectangle(x: float, y: float, width: float, height: float) -> tuple:
@@ -827,54 +838,66 @@ class WoodSlide:
     def distance(self, s: Blocks) -> int:
         return len(self.solve(s))
 
-    def text(self, s: Blocks) -> str:
-        return "\n".join(" ".join(map(str, r)) for r in s.rows)
+# %% ../nbs/api/11_puzzles.ipynb #8a0dcabf
+@patch
+def text(self: WoodSlide, s: Blocks) -> str:
+    return "\n".join(" ".join(map(str, r)) for r in s.rows)
 
-    def read(self, text: str) -> Blocks:
-        if re.search(r"[^\d\s]", text):
-            raise ValueError(f"not a board in words: {text[:80]!r}, wants rows of numbers")
-        return Blocks(tuple(tuple(map(int, line.split())) for line in text.strip().split("\n")))
 
-    def shapes(self, s: Blocks) -> list[dict]:
-        at, sizes = s.arrays()
-        out = [dict(name="board", color="white", corners=_rectangle(0, -s.down, s.across, s.down))]
-        for b, (cell, (h, w)) in enumerate(zip(at.tolist(), sizes.tolist(), strict=True), 1):
-            y, x = divmod(cell, s.across)
-            out.append(dict(name=f"block {b}", color="tan", corners=_rectangle(x, -y - h, w, h)))
-        return out
+@patch
+def read(self: WoodSlide, text: str) -> Blocks:
+    if re.search(r"[^\d\s]", text):
+        raise ValueError(f"not a board in words: {text[:80]!r}, wants rows of numbers")
+    return Blocks(tuple(tuple(map(int, line.split())) for line in text.strip().split("\n")))
 
-    def _parts(self, s: Blocks, move: str) -> tuple[int, str]:
-        found = re.fullmatch(r"\s*(\d+)\s*([a-z]+)\s*", move.lower())
-        d = found and _LONG.get(found[2], found[2])
-        if d not in _STEPS:
-            raise ValueError(f"a slide is {move!r}, wants a block and a direction as in '3u' (u, d, l or r)")
-        if not any(int(found[1]) == v for r in s.rows for v in r if v):
-            raise ValueError(f"slide {move!r} moves block {found[1]}, which is not on the board")
-        return int(found[1]), d
 
-    def _slid(self, s: Blocks, b: int, d: str) -> tuple | None:
-        "The rows after block `b` has moved, or None where it has no room."
-        dy, dx = _STEPS[d]
-        cells = [(y, x) for y, r in enumerate(s.rows) for x, v in enumerate(r) if v == b]
-        rows = [[0 if v == b else v for v in r] for r in s.rows]
-        for y, x in cells:
-            if not (0 <= y + dy < s.down and 0 <= x + dx < s.across) or rows[y + dy][x + dx] not in (0, b):
-                return None
-            rows[y + dy][x + dx] = b
-        return tuple(map(tuple, rows))
+@patch
+def shapes(self: WoodSlide, s: Blocks) -> list[dict]:
+    at, sizes = s.arrays()
+    out = [dict(name="board", color="white", corners=_rectangle(0, -s.down, s.across, s.down))]
+    for b, (cell, (h, w)) in enumerate(zip(at.tolist(), sizes.tolist(), strict=True), 1):
+        y, x = divmod(cell, s.across)
+        out.append(dict(name=f"block {b}", color="tan", corners=_rectangle(x, -y - h, w, h)))
+    return out
 
-    def _goal(self, s: Blocks, sizes: np.ndarray) -> np.ndarray:  # (n,) cells, -1 anywhere
-        "The goal in numbers, or an error where it has other blocks."
-        if self.goal is None:
-            raise ValueError("this WoodSlide has no goal: make it with WoodSlide(goal=...)")
-        if isinstance(self.goal, Blocks):
-            at, goal_sizes = self.goal.arrays()
-            if goal_sizes.tolist() != sizes.tolist() or (self.goal.down, self.goal.across) != (s.down, s.across):
-                raise ValueError("start and goal have different blocks or boards, wants the same")
-            return at
-        goal = np.full(len(sizes), -1)
-        for b, (y, x) in self.goal.items():
-            if not 1 <= b <= len(sizes):
-                raise ValueError(f"the goal names block {b}, which is not on the board")
-            goal[b - 1] = y * s.across + x
-        return goal
+# %% ../nbs/api/11_puzzles.ipynb #9a275e01
+@patch
+def _parts(self: WoodSlide, s: Blocks, move: str) -> tuple[int, str]:
+    found = re.fullmatch(r"\s*(\d+)\s*([a-z]+)\s*", move.lower())
+    d = found and _LONG.get(found[2], found[2])
+    if d not in _STEPS:
+        raise ValueError(f"a slide is {move!r}, wants a block and a direction as in '3u' (u, d, l or r)")
+    if not any(int(found[1]) == v for r in s.rows for v in r if v):
+        raise ValueError(f"slide {move!r} moves block {found[1]}, which is not on the board")
+    return int(found[1]), d
+
+
+@patch
+def _slid(self: WoodSlide, s: Blocks, b: int, d: str) -> tuple | None:
+    "The rows after block `b` has moved, or None where it has no room."
+    dy, dx = _STEPS[d]
+    cells = [(y, x) for y, r in enumerate(s.rows) for x, v in enumerate(r) if v == b]
+    rows = [[0 if v == b else v for v in r] for r in s.rows]
+    for y, x in cells:
+        if not (0 <= y + dy < s.down and 0 <= x + dx < s.across) or rows[y + dy][x + dx] not in (0, b):
+            return None
+        rows[y + dy][x + dx] = b
+    return tuple(map(tuple, rows))
+
+
+@patch
+def _goal(self: WoodSlide, s: Blocks, sizes: np.ndarray) -> np.ndarray:  # (n,) cells, -1 anywhere
+    "The goal in numbers, or an error where it has other blocks."
+    if self.goal is None:
+        raise ValueError("this WoodSlide has no goal: make it with WoodSlide(goal=...)")
+    if isinstance(self.goal, Blocks):
+        at, goal_sizes = self.goal.arrays()
+        if goal_sizes.tolist() != sizes.tolist() or (self.goal.down, self.goal.across) != (s.down, s.across):
+            raise ValueError("start and goal have different blocks or boards, wants the same")
+        return at
+    goal = np.full(len(sizes), -1)
+    for b, (y, x) in self.goal.items():
+        if not 1 <= b <= len(sizes):
+            raise ValueError(f"the goal names block {b}, which is not on the board")
+        goal[b - 1] = y * s.across + x
+    return goal

@@ -64,7 +64,7 @@ def write_shard(
         to_parquet(recipe.items(split)[start:stop], path)
     return path
 
-# %% ../nbs/api/36_synthesis.ipynb #9acc606c
+# %% ../nbs/api/36_synthesis.ipynb #1f12595b
 _CARD = """---
 license: apache-2.0
 task_categories: [visual-question-answering]
@@ -102,7 +102,7 @@ def _card(recipe: Recipe) -> str:
     files = "\n".join(f"  - split: {s}\n    path: data/{s}-*.parquet" for s in splits)
     return _CARD.format(files=files, task=recipe.task, rows="\n".join(rows), recipe=asdict(recipe))
 
-
+# %% ../nbs/api/36_synthesis.ipynb #3ad0dbc6
 def synthesize(
     recipe: Recipe,
     out: str | Path,  # folder; what is there already is kept
@@ -136,7 +136,7 @@ def synthesize(
             aside.write_text(_card(recipe))
     return [shard_path(out, recipe, s, k) for s, k, _ in shards]
 
-
+# %% ../nbs/api/36_synthesis.ipynb #c962fcbc
 def load(
     out: str | Path,  # a folder that `synthesize` made
 ):  # datasets.DatasetDict
