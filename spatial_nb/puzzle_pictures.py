@@ -404,8 +404,8 @@ def wood_slide(
             px = min(max(18 * u, 9), 0.45 * cell)  # 9 pixels: a 3 is no 8
             middle = (x0 + (x + wide / 2) * cell, y0 + (y + tall / 2) * cell)
             _write(image, str(b), middle, px, _ink(color, 60 if draw is None else 118), look["bold"])
-        mask = _word(caption, max(round(max(18 * u, min(7, 24 * u))), 3), look["bold"])
-        image.paste(look["edge"], (round(x0), round(y0 - 9 * u) - mask.height), mask)
+        px = max(round(max(18 * u, min(7, 24 * u))), 3)
+        image.paste(look["edge"], (round(x0), round(y0 - 10 * u) - px), _word(caption, px, look["bold"]))
     return image
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #bc988412
