@@ -897,7 +897,8 @@ def _pairs(text, words):
     named_first = (
         rf"(?<![\w-]){one}{thing}[\"']?\s*(?:[:=|-]|->|x|\bis\b|\bare\b)+[\"'\s]*(\d+|no)\b(?!\s+(?:\w+\s+)?{one})"
     )
-    counted_first = rf"(?<![\w.])(\d+|an?|no)\s*(?:x\s*)?(?:cubes?\s+(?:is|are)\s+|(?:is|are)\s+|visible\s+|single\s+)?{one}(?![\w-])"
+    linked = r"(?:cubes?\s+(?:is|are)\s+|(?:is|are)\s+|visible\s+|single\s+)?"
+    counted_first = rf"(?<![\w.])(\d+|an?|no)\s*(?:x\s*)?{linked}{one}(?![\w-])"
     found = [(m.start(), m[1], m[2]) for m in re.finditer(named_first, text)]
     taken = {i for m in re.finditer(named_first, text) for i in range(m.start(), m.end())}
     found += [(m.start(), m[2], m[1]) for m in re.finditer(counted_first, text) if m.start(2) not in taken]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RC', 'SETS', 'UNTRAINED', 'PAPER', 'BASELINE', 'VERDICT_COLORS', 'BASELINES', 'Drawn', 'metrics_table', 'stage_table',
-           'stage_figure', 'overview', 'papers_figure', 'verdicts_figure']
+           'stage_figure', 'speed_figure', 'overview', 'papers_figure', 'verdicts_figure']
 
 # %% ../nbs/api/60_figures.ipynb #d1ef7229
 from collections.abc import Iterable, Mapping
@@ -242,6 +242,37 @@ def stage_figure(
             _dots(ax, table, sort, looks)
             _head(ax, title, table, looks)
     return Drawn(fig, f"{record['stage']}: {record['verdict']}. {_HOW} {_source({record['stage']: record})}")
+
+# %% ../nbs/api/60_figures.ipynb #5feed002
+def speed_figure(
+    record: Mapping,  # with "times as fast as OTHER/WHAT": [least, median, most] under `machine`
+) -> Drawn | None:  # None: it compares no speeds
+    "How many times as fast as somebody else's code, for each thing that both make."
+    start = "times as fast as "
+    found = {k.removeprefix(start): v for k, v in record["machine"].items() if k.startswith(start)}
+    if not found:
+        return None
+    with plt.rc_context(sns.axes_style("ticks") | RC):
+        fig, ax = plt.subplots(figsize=(6.4, 0.8 + 0.4 * len(found)), layout="constrained")
+        for y, (name, (least, median, most)) in enumerate(found.items()):
+            other, _, what = name.partition("/")
+            ax.plot([least, most], [y, y], color="0.4")
+            ax.plot(median, y, "o", color="0.1")
+            ax.annotate(f"{median:.3g}", (median, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+            ax.text(
+                0,
+                y,
+                f"{what.replace('_', ' ')}, beside {other} ",
+                transform=ax.get_yaxis_transform(),
+                ha="right",
+                va="center",
+            )
+        ax.axvline(1, color="0.7", lw=0.8)
+        ax.set(xscale="log", yticks=[], ylim=(len(found) - 0.5, -0.6), xlabel="times as fast")
+        sns.despine(ax=ax, left=True)
+    how = "Dots are medians over rounds, lines reach from the slowest round to the fastest."
+    where = f"{record['machine'].get('cores', '?')} cores, {record['machine'].get('cpu', 'unknown processor')}"
+    return Drawn(fig, f"{record['stage']}: {record['verdict']} {how} {where}. {_source({record['stage']: record})}")
 
 # %% ../nbs/api/60_figures.ipynb #e50e67d7
 def overview(

@@ -199,7 +199,7 @@ def score(
 def plan_rates(
     scores: Sequence[Score],  # of items whose plans are carried out
 ) -> dict[str, float | int | None]:  # shares of 0 to 1; None where nothing is left to divide by
-    "How plans fared: `fixed` and `official` rate, illegal, short, unparsed; extra moves and optimality of what succeeded."
+    "How plans fared: `fixed` and `official` rate, illegal, short, unparsed; extra moves and optimality of successes."
     if not scores or any(s.kind != "actions" for s in scores):
         raise ValueError(f"plan_rates has {len(scores)} scores, wants at least one, all of plans")
     outcomes = [s.outcome for s in scores if s.outcome is not None]
