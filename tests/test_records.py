@@ -152,7 +152,7 @@ def test_how_the_cube_rolls_is_in_the_completions():
     record, said = read("40_imagery_distillation")
     p, metrics, checked = record["parameters"], record["metrics"], 0
     sets = {
-        f"{a}-{b} rolls": list(spatialite.dataset("cube_rolling", "test", 0, p["held_out"], steps=(a, b), modality="TQA"))
+        f"{a}-{b} rolls": [*spatialite.dataset("cube_rolling", "test", 0, p["held_out"], steps=(a, b), modality="TQA")]
         for a, b in ((p["shortest"], p["longest"]), (p["longest"] + 1, 15))
         if a <= b
     }

@@ -1,4 +1,4 @@
-"""A data set on disk: killed and continued, run twice at once, read by `datasets`, refused when the request is wrong."""
+"""A data set on disk: killed and continued, run twice at once, read by `datasets`, wrong requests refused."""
 
 import os
 import signal
