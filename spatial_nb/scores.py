@@ -115,7 +115,10 @@ def _plan_outcome(item: Item, plan: list[str]) -> Outcome | None:
     "What comes of `plan` in the puzzle that `item` is about; None where it is about none."
     if item.metadata.get("task") not in QUESTIONS or "initial_state" not in item.metadata:
         return None
-    return carry_out(read_question(item.metadata["task"], item.metadata["initial_state"]), plan)
+    q = read_question(item.metadata["task"], item.metadata["initial_state"])
+    if item.metadata.get("optimal_moves") == len(item.answer):
+        q.with_plan(item.answer)  # the gold plan is a shortest one: no need to search again
+    return carry_out(q, plan)
 
 
 def _plan_value(item: Item, plan: list[str], execute: Callable | None, outcome: Outcome | None) -> float:
@@ -386,10 +389,16 @@ def _baseline(items: Sequence[Item], value_of: Callable[[list[Item]], tuple[floa
 def chance(
     items: Sequence[Item],
 ) -> Baseline:  # a float; .by_type has it by question type
-    "The expected score of guessing among what is offered."
+    "The expected score of guessing among what is offered; 0 where an answer is more than one of the options."
 
     def one(item):
-        return 0.5 if item.kind == "yes_no" else 1 / len(item.options) if item.options else 0.0
+        return (
+            0.5
+            if item.kind == "yes_no"
+            else 1 / len(item.options)
+            if item.kind in ("choice", "text") and item.options
+            else 0.0
+        )
 
     return _baseline(items, lambda members: (float(np.mean([one(i) for i in members])), None))
 

@@ -226,7 +226,7 @@ def pulls(
                     size += 1
     return out
 
-# %% ../nbs/api/02_search.ipynb #f64ae545
+# %% ../nbs/api/02_search.ipynb #007c1857
 @_compiled
 def pick(
     far,  # (cells, cells) int16: what `pulls` gives
@@ -243,7 +243,8 @@ def pick(
     lengths = np.flatnonzero(n)
     if len(lengths) == 0:
         return 0, 0, 0
-    length = lengths[int(u * len(lengths))]
+    wanted = low + int(u * (high - low + 1))
+    length = lengths[max(np.searchsorted(lengths, wanted + 1) - 1, 0)]
     left = int(v * n[length])
     for person in range(len(far)):
         for box in range(len(far)):

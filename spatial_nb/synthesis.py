@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['Recipe', 'shard_path', 'write_shard', 'synthesize', 'load', 'Gym', 'synthesize_command']
 
-# %% ../nbs/api/36_synthesis.ipynb #801441ba
+# %% ../nbs/api/36_synthesis.ipynb #e31b4749
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pyarrow.parquet import read_table
 
 from .core import atomic, progress, read_json, whole, write_json
 from .items import Item, to_parquet
@@ -64,7 +67,7 @@ def write_shard(
         to_parquet(recipe.items(split)[start:stop], path)
     return path
 
-# %% ../nbs/api/36_synthesis.ipynb #1f12595b
+# %% ../nbs/api/36_synthesis.ipynb #af0efa80
 _CARD = """---
 license: apache-2.0
 task_categories: [visual-question-answering]
@@ -92,17 +95,18 @@ Columns: `prompt` and `completion` (chat messages, as TRL takes them), `images`,
 """
 
 
-def _card(recipe: Recipe) -> str:
+def _card(recipe: Recipe, out: Path) -> str:
     "What is in the folder, for people and for the `datasets` library."
-    splits, rows = dict.fromkeys(s for s, *_ in recipe.shards()), []
-    for split in splits:
-        items = recipe.items(split)
-        steps = [items.draw(i)[0].steps for i in range(len(items))]
-        rows.append(f"| {split} | {len(items)} | {min(steps)} to {max(steps)} | {sum(steps) / len(steps):.2f} |")
+    splits, rows = {}, []
+    for split, start, _ in recipe.shards():
+        told = read_table(shard_path(out, recipe, split, start), columns=["metadata"])["metadata"].to_pylist()
+        splits.setdefault(split, []).extend(json.loads(row)["steps"] for row in told)
+    for split, steps in splits.items():
+        rows.append(f"| {split} | {len(steps)} | {min(steps)} to {max(steps)} | {sum(steps) / len(steps):.2f} |")
     files = "\n".join(f"  - split: {s}\n    path: data/{s}-*.parquet" for s in splits)
     return _CARD.format(files=files, task=recipe.task, rows="\n".join(rows), recipe=asdict(recipe))
 
-# %% ../nbs/api/36_synthesis.ipynb #3ad0dbc6
+# %% ../nbs/api/36_synthesis.ipynb #d2552872
 def synthesize(
     recipe: Recipe,
     out: str | Path,  # folder; what is there already is kept
@@ -133,10 +137,10 @@ def synthesize(
                 raise
     if not (out / "README.md").exists():
         with atomic(out / "README.md") as aside:
-            aside.write_text(_card(recipe))
+            aside.write_text(_card(recipe, out))
     return [shard_path(out, recipe, s, k) for s, k, _ in shards]
 
-# %% ../nbs/api/36_synthesis.ipynb #c962fcbc
+# %% ../nbs/api/36_synthesis.ipynb #a33ebee2
 def load(
     out: str | Path,  # a folder that `synthesize` made
 ):  # datasets.DatasetDict
@@ -145,7 +149,8 @@ def load(
 
     if not (Path(out) / "README.md").is_file():
         raise FileNotFoundError(f"{out} holds no finished data set: run synthesize to its end")
-    return load_dataset(str(out))
+    files = {s: sorted(map(str, Path(out).glob(f"data/{s}-*.parquet"))) for s in SPLITS}
+    return load_dataset("parquet", data_files={s: f for s, f in files.items() if f})
 
 # %% ../nbs/api/36_synthesis.ipynb #f8101477
 class Gym(Sequence):

@@ -1,6 +1,7 @@
 """A data set on disk: killed and continued, run twice at once, read by `datasets`, wrong requests refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,14 @@ def test_it_loads_as_a_dataset_dict_with_every_item_in_its_split(tmp_path):
     for split, items in from_dataset(loaded).items():
         assert items == list(recipe.items(split))
         assert {split_of(i.metadata["canonical"]) for i in items} == {split} <= set(SPLITS)
+
+
+def test_a_folder_that_was_made_again_is_not_loaded_from_a_cache(tmp_path):
+    for seed in (0, 1):
+        shutil.rmtree(tmp_path / "set", ignore_errors=True)
+        recipe = Recipe("cube_rolling", 3, 1, seed=seed, modality="TQA")
+        synthesize(recipe, tmp_path / "set", workers=1)
+        assert load(tmp_path / "set")["train"]["id"][0] == recipe.items("train")[0].id
 
 
 @pytest.mark.parametrize(
