@@ -61,7 +61,7 @@ def known(
     if value not in allowed:
         raise ValueError(f"{what} is {value!r}: {nearest(str(value), allowed)}")
 
-
+# %% ../nbs/api/17_puzzle_questions.ipynb #9ce57101
 class Question:
     "A question about a world; the five tasks below are its kinds."
 
@@ -83,12 +83,12 @@ class Question:
         "The words that the answer is one of."
         return None
 
-    def with_plan(
+    def knowing(
         self,
-        plan: Iterable[str],  # a shortest one, known from the search that made the question
+        **values,  # of cached properties: `path`, a shortest plan; `end`, the last state
     ) -> "Question":
-        "The same question, which need not be solved again."
-        self.__dict__["path"] = tuple(plan)
+        "The same question, which need not compute again what was known when it was made."
+        self.__dict__.update(values)
         return self
 
     @property

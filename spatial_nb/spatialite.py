@@ -7,7 +7,7 @@ __all__ = ['TASKS', 'SPLITS', 'LEVELS', 'SIDE', 'MOST', 'COMPARED', 'split_of', 
            'solution', 'analyse', 'simulate', 'answer_only', 'first_wrong', 'read_official', 'agrees', 'agreement',
            'overlap']
 
-# %% ../nbs/api/32_spatialite.ipynb #57710e10
+# %% ../nbs/api/32_spatialite.ipynb #54cebbaa
 import json
 import re
 from collections import Counter
@@ -86,7 +86,7 @@ def level(q: Question) -> str:
         return "hard" if q.steps <= LEVELS["move_box"]["hard"][1] else "beyond"
     return next(fits, "beyond")
 
-# %% ../nbs/api/32_spatialite.ipynb #22e9e6d4
+# %% ../nbs/api/32_spatialite.ipynb #e2717def
 def _rolls(draw, steps: int) -> tuple[str, ...]:
     "A random path that never enters a cell twice; a dead end begins again."
     while True:
@@ -131,12 +131,14 @@ def _draw_turning(draw, low: int, high: int, difficulty: str | None) -> Turning:
     path = tuple(_TURN_NAMES[j] for j in draw.integers(0, 18, draw.integers(low, high + 1)).tolist())
     side, what, which = draw.random(3).tolist()
     side = SIDES[int(6 * side)]
+    end = play(Turning.puzzle, start, path)[-1]
+    there = sorted(set(end[side])) if what < 5 / 6 else PANELS
+    asked = dict(color=there[int(len(there) * which)])
     if what < 1 / 2:
-        return Turning(start, path, side, spot=(0, 1, 2, 3, 5, 6, 7, 8)[int(8 * which)])
-    there = sorted(set(play(Turning.puzzle, start, path)[-1][side])) if what < 5 / 6 else PANELS
-    return Turning(start, path, side, color=there[int(len(there) * which)])
+        asked = dict(spot=(0, 1, 2, 3, 5, 6, 7, 8)[int(8 * which)])
+    return Turning(start, path, side, **asked).knowing(end=end)
 
-# %% ../nbs/api/32_spatialite.ipynb #6cdbaec6
+# %% ../nbs/api/32_spatialite.ipynb #1d177357
 def _draw_pushing(draw, low: int, high: int, difficulty: str | None) -> Pushing | None:
     n = SIDE[difficulty] if difficulty else int(draw.integers(6, 8)) if high <= 20 else 7
     free = np.zeros((n, n), bool)
@@ -155,7 +157,7 @@ def _draw_pushing(draw, low: int, high: int, difficulty: str | None) -> Pushing 
     flat[target], flat[box] = "T", "B"
     flat[person] = "+" if person == target else "S"
     q = Pushing(Room(tuple("".join(flat[i : i + n]) for i in range(0, n * n, n))))
-    return q.with_plan("udlr"[d] for d in downhill(far, n, person, box))
+    return q.knowing(path=tuple("udlr"[d] for d in downhill(far, n, person, box)))
 
 # %% ../nbs/api/32_spatialite.ipynb #0c4d3640
 _PIECES = ((2, 2, 1), (1, 2, 4), (2, 1, 2), (1, 1, 2))  # height, width, how many
@@ -184,7 +186,7 @@ def _boards(down: int = 5, across: int = 4, empty: int = 2) -> tuple[np.ndarray,
     every = np.array(found)
     return np.ascontiguousarray(every[..., 0]), np.ascontiguousarray(every[..., 1:])
 
-# %% ../nbs/api/32_spatialite.ipynb #3bc9e605
+# %% ../nbs/api/32_spatialite.ipynb #3f62e852
 _EACH, _NOWHERE = np.arange(9), np.empty(0, np.int64)
 
 
@@ -210,7 +212,7 @@ def _draw_sliding(draw, low: int, high: int, difficulty: str | None) -> Sliding 
     k = first + int(draw.integers(last - first))
     key = int(keys[k])
     q = Sliding(_board(at.tolist(), sizes.tolist()), _board([key >> 6 * b & 63 for b in range(9)], sizes.tolist()))
-    return q.with_plan(f"{m // 4 + 1}{'udlr'[m % 4]}" for m in way(came, moved, k))
+    return q.knowing(path=tuple(f"{m // 4 + 1}{'udlr'[m % 4]}" for m in way(came, moved, k)))
 
 
 _DRAW = {
