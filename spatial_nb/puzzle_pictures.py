@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLES', 'PAINT', 'STICKER_PAINT', 'SOLID_PAINT', 'WOOD', 'ISO_VIEWS', 'cube_rolling', 'rubiks_cube', 'wood_slide',
-           'move_box', 'mental_rotation', 'picture']
+           'move_box', 'mental_rotation', 'picture', 'mask']
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #f88b3b97
 import colorsys
@@ -27,6 +27,7 @@ from spatial_nb.puzzles import (
     Room,
     RubiksCube,
     Stickers,
+    unchecked,
 )
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #7e2c8968
@@ -87,13 +88,16 @@ def _ink(rgb: Sequence[int], light: int = 60) -> tuple[int, int, int]:
     return (0, 0, 0) if 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2] > light else (255, 255, 255)
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #f20d57fb
-def _checked(style: str, size: int | None, usual: int, draw: np.random.Generator | None):
+_USUAL = dict(cube_rolling=640, rubiks_cube=560, wood_slide=640, move_box=480, mental_rotation=960)  # width in pixels
+
+
+def _checked(style: str, size: int | None, task: str, draw: np.random.Generator | None):
     "The width in pixels, and the generator if the style uses one."
     if style not in STYLES:
         raise ValueError(f"no style {style!r}: {nearest(style, STYLES)}")
     if style == "varied" and draw is None:
         raise ValueError("the style 'varied' wants draw, a numpy.random.Generator")
-    return whole("size", usual if size is None else size, 64), draw if style == "varied" else None
+    return whole("size", _USUAL[task] if size is None else size, 64), draw if style == "varied" else None
 
 
 @cache
@@ -107,9 +111,13 @@ def _word(text: str, px: int, bold: float = 0) -> Image.Image:
     return mask.reduce(4)
 
 
-def _write(image: Image.Image, text: str, middle: Sequence[float], px: float, rgb: tuple, bold: float = 0) -> None:
-    mask = _word(text, max(round(px), 3), bold)
-    image.paste(rgb, (round(middle[0] - mask.width / 2), round(middle[1] - mask.height / 2)), mask)
+def _write(
+    image: Image.Image, text: str, middle: Sequence[float], px: float, rgb: tuple | int, bold: float = 0
+) -> None:
+    ink = _word(text, max(round(px), 3), bold)
+    if image.mode == "L":  # numbers of entries, which must not be mixed
+        ink = ink.point(lambda v: 255 if v else 0)
+    image.paste(rgb, (round(middle[0] - ink.width / 2), round(middle[1] - ink.height / 2)), ink)
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #adfe3153
 def _flat(
@@ -209,6 +217,18 @@ def _rolling_look(draw: np.random.Generator | None) -> dict:
         width=draw.uniform(1, 3),
     )
 
+# %% ../nbs/api/16_puzzle_pictures.ipynb #2ce8a9fa
+def _rolling_space(path: Sequence[str], size: int, eye: Sequence[float]) -> tuple:
+    "Width and height at double size, cells on a side, the path's cells, length of a cell, and the camera."
+    (n, cells), w, h = _board(path), 2 * size, 2 * round(size * 1185 / 1276)
+    unit = 10 / n
+    return w, h, n, cells, unit, lambda p: _flat(np.asarray(p) * unit, eye, 1028 * w / 1276, (w / 2, h / 2))
+
+
+def _squares(cells: np.ndarray, place: Callable) -> list[np.ndarray]:  # (4, 2) each
+    "The path's cells in the picture."
+    return list(place(_SQUARE + np.pad(cells, ((0, 0), (0, 1)))[:, None]))
+
 # %% ../nbs/api/16_puzzle_pictures.ipynb #375975bf
 def cube_rolling(
     start: Cube,  # before the first roll; its cell is of no matter, the picture begins there
@@ -218,20 +238,18 @@ def cube_rolling(
     draw: np.random.Generator | None = None,  # chance of the varied style
 ) -> Image.Image:  # RGB
     "The cube on its board with the path to roll."
-    size, draw = _checked(style, size, 640, draw)
+    size, draw = _checked(style, size, "cube_rolling", draw)
     look = _rolling_look(draw)
-    (n, cells), w, h = _board(path), 2 * size, 2 * round(size * 1185 / 1276)
-    unit, eye = 10 / n, np.array(look["eye"])
-    place = lambda p: _flat(np.asarray(p) * unit, eye, 1028 * w / 1276, (w / 2, h / 2))
+    eye = np.array(look["eye"])
+    w, h, n, cells, unit, place = _rolling_space(path, size, eye)
     corners = np.array([(-n / 2, -n / 2, 0), (n / 2, -n / 2, 0), (n / 2, n / 2, 0), (-n / 2, n / 2, 0)])
-    body = {f: _CUBE[f] + (*cells[0], 0) for f in FACES}
     if draw is not None:
-        outline = np.concatenate([corners, *body.values()])
+        outline = np.concatenate([corners, *(side + (*cells[0], 0) for side in _CUBE.values())])
         fit, raw = _fitted(place(outline), (w, h), draw.uniform(0.03, 0.1)), place
         place = lambda p: fit(raw(p))
     image = Image.new("RGB", (w, h), look["ground"])
     pen, thick = ImageDraw.Draw(image), max(1, round(look["width"] * w / 1276))
-    board, band = place(corners), list(place(_SQUARE + np.pad(cells, ((0, 0), (0, 1)))[:, None]))
+    board, band = place(corners), _squares(cells, place)
     mixed = tuple(
         round(look["alpha"] * a + (1 - look["alpha"]) * b) for a, b in zip(look["band"], look["board"], strict=True)
     )
@@ -245,7 +263,7 @@ def cube_rolling(
         pen.line(lines[i], look["cross" if i % (n + 1) == n // 2 else "grid"], thick)
     if len(path):
         pen.line(place(np.pad(cells + 0.5, ((0, 0), (0, 1)))).ravel().tolist(), look["line"], thick)
-    _stand(image, start, body, cells, place, eye / unit, look, band, draw)
+    _stand(image, start, cells, place, eye / unit, look, band, draw)
     for text, at in dict(BACK=(0, 3.5, 0.5), LEFT=(-3.5, 0, 0.5), RIGHT=(3.5, 0, 0.5), FRONT=(0, -3.5, 0.5)).items():
         px = 0.24 * 1028 * w / 1276 / np.linalg.norm(np.array(at) - eye)
         px = max(px, min(11, 1.6 * px))  # readable in a small picture too
@@ -256,15 +274,21 @@ def cube_rolling(
     return image.reduce(2)
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #57a4de01
-def _stand(image, start, body, cells, place, eye, look, band, draw) -> None:
-    "The cube and the flag, the farther one first."
-    seen = [f for f in FACES if (eye - body[f][0]) @ _OUTWARD[f] > 0]
-    paints = {f: _paint(c, PAINT, draw) for f, c in zip(FACES, start.colors, strict=True)}
-    cube = [(place(body[f]), paints[f], (0, 0, 0)) for f in seen]
+def _standing(cells: np.ndarray, place: Callable, eye: np.ndarray) -> tuple[dict, list]:
+    "Polygons of the cube's sides that are seen, and of the flag."
+    body = {f: _CUBE[f] + (*cells[0], 0) for f in FACES}
+    cube = {f: place(body[f]) for f in FACES if (eye - body[f][0]) @ _OUTWARD[f] > 0}
     foot, top, low, tip = place(_FLAG + (*cells[-1], 0))
     side = np.array((max(1.0, 0.08 * np.linalg.norm(top - foot)), 0.0)) / 2
-    flag = [(np.array([foot - side, foot + side, top + side, top - side]), look["flag"], None)]
-    flag += [(np.array([top, tip, low]), look["flag"], None)]
+    return cube, [np.array([foot - side, foot + side, top + side, top - side]), np.array([top, tip, low])]
+
+
+def _stand(image, start, cells, place, eye, look, band, draw) -> None:
+    "The cube and the flag, the farther one first."
+    sides, cloth = _standing(cells, place, eye)
+    paints = {f: _paint(c, PAINT, draw) for f, c in zip(FACES, start.colors, strict=True)}
+    cube = [(flat, paints[f], (0, 0, 0)) for f, flat in sides.items()]
+    flag = [(flat, look["flag"], None) for flat in cloth]
     over = band if draw is None else []  # a flag of any color must be seen on a band of any color
     for things, under in sorted(
         [(cube, band), (flag, over)], key=lambda t: t[0] is cube and cells[-1][1] > cells[0][1]
@@ -312,6 +336,26 @@ def _plates() -> tuple[np.ndarray, dict, dict]:
     return corners, strokes, lines
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #836a4331
+_CUBE_EYE = np.array((12.01, -12.01, 12.01))
+
+
+def _spread(s: Stickers) -> dict:
+    "How far the official style moves the plates."
+    return _AWAY if all(len(set(f)) == 1 for f in s.faces) else _CLEAR
+
+
+def _cube_space(size: int, away: dict, eye: np.ndarray) -> tuple[int, list, Callable]:
+    "Width at double size, the plates with their shifts from far to near, and the camera."
+    w = 2 * size
+    plates = [(side, away[side]) for side in _BEHIND] + [(side, 0.0) for side in _BEFORE]
+    plates += [(side, away[side]) for side in _BEFORE]
+    return (
+        w,
+        [(side, d * _NORMAL[side]) for side, d in plates],
+        lambda p: _flat(p, eye, 2472 * w / 1800, (w / 2, w / 2)),
+    )
+
+
 def rubiks_cube(
     s: Stickers,  # the state
     style: str = "official",  # one of `STYLES`
@@ -319,28 +363,22 @@ def rubiks_cube(
     draw: np.random.Generator | None = None,  # chance of the varied style
 ) -> Image.Image:  # RGB
     "The cube and its six sides moved away from it."
-    size, draw = _checked(style, size, 560, draw)
-    w, (corners, strokes, lines) = 2 * size, _plates()
-    away, eye, ground, thick, which = _CLEAR, np.full(3, 12.01), (240, 240, 240), w / 450, "between"
-    eye[1] *= -1
-    if draw is None and all(len(set(f)) == 1 for f in s.faces):
-        away, which = _AWAY, "through"
+    size, draw = _checked(style, size, "rubiks_cube", draw)
+    (corners, strokes, lines), away, eye, ground, part = _plates(), _spread(s), _CUBE_EYE, (240, 240, 240), 450
+    which = "through" if draw is None and away is _AWAY else "between"
     if draw is not None:
         away = {side: d + draw.uniform(-0.4, 0.6) + 0.6 * (side in _BEHIND) for side, d in _CLEAR.items()}
-        eye, ground, thick = eye + draw.uniform(-2, 2, 3), _pale(draw), w / draw.uniform(160, 480)
+        eye, ground, part = eye + draw.uniform(-2, 2, 3), _pale(draw), draw.uniform(160, 480)
     paints = {c: _paint(c, STICKER_PAINT, draw) for c in sorted({f[4] for f in s.faces})}
-    plates = [(side, away[side]) for side in _BEHIND] + [(side, 0.0) for side in _BEFORE]
-    plates += [(side, away[side]) for side in _BEFORE]
-    place = lambda p: _flat(p, eye, 2472 * w / 1800, (w / 2, w / 2))
+    w, plates, place = _cube_space(size, away, eye)
     if draw is not None:
-        outline = np.concatenate([corners[SIDES.index(side)].reshape(-1, 3) + d * _NORMAL[side] for side, d in plates])
+        outline = np.concatenate([corners[SIDES.index(side)].reshape(-1, 3) + shift for side, shift in plates])
         fit, raw = _fitted(place(outline), (w, w), draw.uniform(0.03, 0.14)), place
         place = lambda p: fit(raw(p))
     image = Image.new("RGB", (w, w), ground)
-    pen, thick = ImageDraw.Draw(image), max(1, round(thick))
-    for side, d in plates:
-        k, shift = SIDES.index(side), d * _NORMAL[side]
-        for flat, color in zip(place(corners[k] + shift), s[side], strict=True):
+    pen, thick = ImageDraw.Draw(image), max(1, round(w / part))
+    for side, shift in plates:
+        for flat, color in zip(place(corners[SIDES.index(side)] + shift), s[side], strict=True):
             _polygon(pen, flat, paints[color])
         if which == "between" or side in _BEFORE:
             for line in place(lines[side, which] + shift):
@@ -374,6 +412,19 @@ def _wood_look(draw: np.random.Generator | None) -> dict:
     return look | dict(ground=_pale(draw), edge=edge, wood=wood, width=draw.uniform(1, 5), bold=bool(draw.integers(2)))
 
 
+def _wood_space(start: Blocks, goal: Blocks, size: int, shift: Sequence[float] = (0.0, 0.0)) -> tuple[int, list]:
+    "Height, and per board: its state, a cell's width, its upper left corner, what makes cells to pixels, its caption."
+    u, boards = size / 800, []
+    for s, left, caption in ((start, 50, "Current State"), (goal, 470, "Target State")):
+        cell = min(320 * u / s.across, 640 * u / s.down)
+        x0, y0 = left * u + shift[0], 50 * u + shift[1]
+        box = lambda x, y, a, b, cell=cell, x0=x0, y0=y0: [
+            round(v) for v in (x0 + x * cell, y0 + y * cell, x0 + (x + a) * cell, y0 + (y + b) * cell)
+        ]
+        boards.append((s, cell, (x0, y0), box, caption))
+    return round(750 * u), boards
+
+# %% ../nbs/api/16_puzzle_pictures.ipynb #1bd7f8e9
 def wood_slide(
     start: Blocks,  # the current state
     goal: Blocks,  # the target state
@@ -382,18 +433,13 @@ def wood_slide(
     draw: np.random.Generator | None = None,  # chance of the varied style
 ) -> Image.Image:  # RGB
     "The two boards with their numbered blocks."
-    size, draw = _checked(style, size, 640, draw)
+    size, draw = _checked(style, size, "wood_slide", draw)
     look, u = _wood_look(draw), size / 800  # u: a pixel of the official picture
     shift = (0.0, 0.0) if draw is None else draw.uniform((-40, -8), (8, 40)) * u  # inside of the picture
-    height = round(750 * u)
+    height, boards = _wood_space(start, goal, size, shift)
     image = Image.new("RGB", (size, height), look["ground"])
     pen = ImageDraw.Draw(image)
-    for s, left, caption in ((start, 50, "Current State"), (goal, 470, "Target State")):
-        cell = min(320 * u / s.across, 640 * u / s.down)
-        x0, y0 = left * u + shift[0], 50 * u + shift[1]
-        box = lambda x, y, a, b: [
-            round(v) for v in (x0 + x * cell, y0 + y * cell, x0 + (x + a) * cell, y0 + (y + b) * cell)
-        ]
+    for s, cell, (x0, y0), box, caption in boards:
         thin = max(1, round(look["width"] * u / 2))
         pen.rectangle(box(0, 0, s.across, s.down), look["empty"], look["edge"], thin)
         at, sizes = s.arrays()
@@ -540,6 +586,14 @@ def _on_target(tiles: dict, c: str, px: int) -> Image.Image:
     return out
 
 
+def _room_space(s: Room, size: int, margin: float = 0.34) -> tuple[int, int, int, int]:
+    "Height, width of a tile, left and upper edge of the plan."
+    across, down = len(s.rows[0]), len(s.rows)
+    px = max(int(size / (across + 2 * margin)), 4)
+    x0 = (size - px * across) // 2
+    return px * down + 2 * max(x0, 0), px, x0, max(x0, 0)
+
+
 def move_box(
     s: Room,  # the state
     style: str = "official",  # one of `STYLES`
@@ -547,14 +601,12 @@ def move_box(
     draw: np.random.Generator | None = None,  # chance of the varied style
 ) -> Image.Image:  # RGB
     "The room from above."
-    size, draw = _checked(style, size, 480, draw)
+    size, draw = _checked(style, size, "move_box", draw)
     across, down = len(s.rows[0]), len(s.rows)
     margin, ground = (0.34, (255, 255, 255)) if draw is None else (draw.uniform(0, 0.6), _pale(draw))
-    px = max(int(size / (across + 2 * margin)), 4)
+    height, px, x0, y0 = _room_space(s, size, margin)
     tiles = _own_tiles(px) if draw is None else _plain_tiles(px, draw)
-    x0 = (size - px * across) // 2
-    y0 = max(x0, 0)
-    image = Image.new("RGB", (size, px * down + 2 * y0), ground)
+    image = Image.new("RGB", (size, height), ground)
     ready = {}
     for y, row in enumerate(s.rows):
         for x, c in enumerate(row):
@@ -590,9 +642,9 @@ def _eye(view: str) -> np.ndarray:  # (3,) signs
     return np.array((1 if across == "right" else -1, 1 if depth == "back" else -1, 1 if height == "top" else -1))
 
 
-def _cubes(s: Polycube) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], float]:
-    "Corners (n, 4, 3) of the outer faces, their normals and cells (n, 3), their colors, and how much smaller to draw."
-    faces = MentalRotation().shapes(s)
+def _cubes(s: Polycube) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int], float]:
+    "Corners (n, 4, 3) of the outer faces, their normals and cells (n, 3), their cubes, and how much smaller to draw."
+    faces = MentalRotation().shapes(unchecked(Polycube, cells=s.cells, colors=range(len(s.cells))))
     corners = np.array([f["corners"] for f in faces]) - 0.5
     normals = np.array([_OUTWARD[f["name"]] for f in faces])
     cells = np.rint(corners.mean(1) - normals / 2).astype(int)
@@ -644,7 +696,7 @@ def _lit(view: str, side: str, rgb: tuple) -> tuple[int, int, int]:
     return tuple(np.rint(c + glare * (255 - c) * (1.0, 0.9, 0.75)).astype(int).tolist())
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #0a9c1b7e
-def _head(pen: ImageDraw.ImageDraw, place: Callable, d: np.ndarray, color: tuple) -> None:
+def _head(pen: ImageDraw.ImageDraw, place: Callable, d: np.ndarray, color: tuple | int) -> None:
     "An arrowhead: a cone."
     i, j = np.flatnonzero(d == 0)
     ring = np.repeat([_ARROW * d], 8, 0).astype(float)
@@ -656,21 +708,10 @@ def _head(pen: ImageDraw.ImageDraw, place: Callable, d: np.ndarray, color: tuple
     _polygon(pen, np.array([tip, base[wide.argmin()], base[wide.argmax()]]), color)
 
 
-def _view(
-    image,
-    view: str,
-    solid: tuple,
-    parts: list,
-    paints: dict,
-    place: Callable,
-    eye,
-    light: Callable,
-    px: float,
-    thick: int,
-):
-    "Draw one view."
-    corners, normals, cells, colors, k = solid
-    toward, pen = np.sign(eye), ImageDraw.Draw(image)
+def _stacked(solid: tuple, parts: list, place: Callable, eye: np.ndarray):
+    "Faces, each its polygon, side and cube, and pieces of the axes, from far to near; one of the two is None."
+    corners, normals, cells, owners, k = solid
+    toward = np.sign(eye)
     seen = np.flatnonzero(normals @ toward > 0)
     flat, near = place(corners[seen] / k), cells[seen] @ toward
     jobs = [(n, 0, i) for i, n in enumerate(near.tolist())]
@@ -678,25 +719,29 @@ def _view(
     sides = {tuple(v): name for name, v in _OUTWARD.items()}
     for _, kind, i in sorted(jobs):
         if kind == 0:
-            side = sides[tuple(normals[seen[i]].tolist())]
-            color = light(view, side, paints[colors[seen[i]]])
-            _polygon(pen, flat[i], color, tuple(c * 2 // 5 for c in color), thick)
-            continue
-        _, word, a, b = parts[i]
-        d, color, ink = np.array(_AXES[word][0]), *_AXES[word][1:]
-        if a == b:
-            _write(image, word, place(a * d), px * (1.2 if d @ toward > 0 else 0.95), ink, bold=True)
-        elif b == _TIP:
-            _head(pen, place, d, color)
+            yield (flat[i], sides[tuple(normals[seen[i]].tolist())], owners[seen[i]]), None
         else:
-            pen.line(place(np.array((a * d, b * d))).ravel().tolist(), color, thick)
+            yield None, parts[i]
+
+
+def _axis(image: Image.Image, part: tuple, place: Callable, eye: np.ndarray, px: float, thick: int, fill=None) -> None:
+    "Draw a piece of an axis, in `fill` or its own color."
+    _, word, a, b = part
+    d, color, ink = np.array(_AXES[word][0]), *(_AXES[word][1:] if fill is None else (fill, fill))
+    pen = ImageDraw.Draw(image)
+    if a == b:
+        _write(image, word, place(a * d), px * (1.2 if d @ np.sign(eye) > 0 else 0.95), ink, bold=True)
+    elif b == _TIP:
+        _head(pen, place, d, color)
+    else:
+        pen.line(place(np.array((a * d, b * d))).ravel().tolist(), color, thick)
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #0839131d
 @cache
-def _sheet(w: int, ground: tuple, band: tuple) -> Image.Image:
+def _sheet(w: int, h: int, ground: tuple, band: tuple) -> Image.Image:
     "The empty sheet with the captions of the eight views, at double size."
     u = w / 8529
-    sheet = Image.new("RGB", (w, 2 * round(5478 * u / 2)), ground)
+    sheet = Image.new("RGB", (w, h), ground)
     pen = ImageDraw.Draw(sheet)
     for row, (top, bottom) in enumerate(((2508, 2883), (5103, 5478))):
         pen.rectangle((0, round(top * u), w, round(bottom * u)), band)
@@ -706,6 +751,21 @@ def _sheet(w: int, ground: tuple, band: tuple) -> Image.Image:
     return sheet
 
 
+def _iso_space(size: int, eye: np.ndarray) -> tuple[int, int, list]:
+    "Width and height at double size, and per view: its name, where it is seen from, and the camera."
+    w, views = 2 * size, []
+    u = w / 8529
+    for i, view in enumerate(ISO_VIEWS):
+        middle, at = ((1254 + 2007 * (i % 4)) * u, (1253 if i < 4 else 3847) * u), eye * _eye(view)
+        views.append((view, at, lambda p, at=at, middle=middle: _flat(p, at, 2680 * u, middle)))
+    return w, 2 * round(5478 * u / 2), views
+
+
+def _iso_pens(size: int) -> tuple[int, float]:
+    "Width of a line and height of a word at double size."
+    return max(1, round(size / 950)), 58 * 2 * size / 8529
+
+
 def mental_rotation(
     s: Polycube,  # the state
     style: str = "official",  # one of `STYLES`
@@ -713,15 +773,8 @@ def mental_rotation(
     draw: np.random.Generator | None = None,  # chance of the varied style
 ) -> Image.Image:  # RGB
     "Eight views with axes."
-    size, draw = _checked(style, size, 960, draw)
-    w, solid = 2 * size, _cubes(s)
-    u, eye, light, thick, px = (
-        w / 8529,
-        np.full(3, _EYE),
-        _lit,
-        max(1, round(w / 1900)),
-        58 * w / 8529,
-    )
+    size, draw = _checked(style, size, "mental_rotation", draw)
+    solid, eye, light, (thick, px) = _cubes(s), np.full(3, _EYE), _lit, _iso_pens(size)
     ground, band = (248, 248, 248), (240, 240, 240)
     if draw is not None:
         eye, thick, px = eye * draw.uniform(0.93, 1.08, 3), int(draw.integers(1, 4)), px * draw.uniform(1.0, 1.2)
@@ -729,12 +782,17 @@ def mental_rotation(
         light = lambda view, side, rgb: tuple(round(shade[FACES.index(side)] * c) for c in rgb)
     paints = {c: _paint(c, SOLID_PAINT, draw) for c in sorted(set(s.colors))}
     parts = _axis_parts({tuple(c) for c in solid[2].tolist()}, solid[4])
-    image = _sheet(w, ground, band).copy() if draw is None else _sheet.__wrapped__(w, ground, band)
-    for i, view in enumerate(ISO_VIEWS):
-        middle = ((1254 + 2007 * (i % 4)) * u, (1253 if i < 4 else 3847) * u)
-        at = eye * _eye(view)
-        place = lambda p, at=at, middle=middle: _flat(p, at, 2680 * u, middle)
-        _view(image, view, solid, parts, paints, place, at, light, px, thick)
+    w, h, views = _iso_space(size, eye)
+    image = _sheet(w, h, ground, band).copy() if draw is None else _sheet.__wrapped__(w, h, ground, band)
+    pen = ImageDraw.Draw(image)
+    for view, at, place in views:
+        for face, part in _stacked(solid, parts, place, at):
+            if part:
+                _axis(image, part, place, at, px, thick)
+                continue
+            flat, side, cube = face
+            color = light(view, side, paints[s.colors[cube]])
+            _polygon(pen, flat, color, tuple(c * 2 // 5 for c in color), thick)
     return image.reduce(2)
 
 # %% ../nbs/api/16_puzzle_pictures.ipynb #56315ff9
@@ -747,6 +805,12 @@ _PICTURES = {
 }
 
 
+def _known(task: str) -> str:
+    if task not in _PICTURES:
+        raise ValueError(f"no pictures for the task {task!r}: {nearest(task, _PICTURES)}")
+    return task
+
+
 def picture(
     task: str,  # the puzzle's name
     *state,  # what its function takes
@@ -755,6 +819,105 @@ def picture(
     draw: np.random.Generator | None = None,  # chance of the varied style
 ) -> Image.Image:  # RGB
     "The picture of a state of the puzzle `task`."
-    if task not in _PICTURES:
-        raise ValueError(f"no pictures for the task {task!r}: {nearest(task, _PICTURES)}")
-    return _PICTURES[task](*state, style=style, size=size, draw=draw)
+    return _PICTURES[_known(task)](*state, style=style, size=size, draw=draw)
+
+# %% ../nbs/api/16_puzzle_pictures.ipynb #b6d1f2e3
+_OVER = 255  # what hides the entries, in a drawing of their numbers, which begin at 1
+
+
+def _numbers(words: Sequence[str], w: int, h: int) -> Image.Image:
+    "An empty drawing for the numbers of `words`."
+    if len(words) > 127:
+        raise ValueError(f"the state has {len(words)} entries, a mask shows at most 127")
+    return Image.new("L", (w, h))
+
+
+def _halved(image: Image.Image) -> Image.Image:
+    "Every second pixel of a drawing at double size, but nothing where one of the four pixels there is hidden."
+    a = np.asarray(image)
+    over = np.maximum.reduce([a[y::2, x::2] for y in (0, 1) for x in (0, 1)]) == _OVER
+    return Image.fromarray(np.where(over, np.uint8(0), a[1::2, 1::2]))
+
+
+def _rolling_entries(size: int, start: Cube, path: Sequence[str]) -> tuple[Image.Image, list[str]]:
+    words, eye = [*path, "end"], np.array(_rolling_look(None)["eye"])
+    w, h, _, cells, unit, place = _rolling_space(path, size, eye)
+    image = _numbers(words, w, h)
+    pen = ImageDraw.Draw(image)
+    for i, flat in enumerate(_squares(cells, place), 1):
+        _polygon(pen, flat, i)
+    cube, flag = _standing(cells, place, eye / unit)
+    for flat in cube.values():
+        _polygon(pen, flat, _OVER, _OVER, 2)
+    for flat in flag:
+        _polygon(pen, flat, _OVER)
+    return _halved(image), words
+
+
+def _sticker_entries(size: int, s: Stickers) -> tuple[Image.Image, list[str]]:
+    words, (w, plates, place) = [c for side in s.faces for c in side], _cube_space(size, _spread(s), _CUBE_EYE)
+    image = _numbers(words, w, w)
+    for side, shift in plates:
+        k = SIDES.index(side)
+        for i, flat in enumerate(place(_plates()[0][k] + shift), 9 * k + 1):
+            _polygon(ImageDraw.Draw(image), flat, i)
+    return _halved(image), words
+
+# %% ../nbs/api/16_puzzle_pictures.ipynb #c7e2a3f4
+def _block_entries(size: int, start: Blocks, goal: Blocks) -> tuple[Image.Image, list[str]]:
+    words, (h, boards) = [str(v) for s in (start, goal) for r in s.rows for v in r], _wood_space(start, goal, size)
+    image = _numbers(words, size, h)
+    cells = [box(x, y, 1, 1) for s, _, _, box, _ in boards for y in range(s.down) for x in range(s.across)]
+    for i, cell in enumerate(cells, 1):
+        ImageDraw.Draw(image).rectangle(cell, i)
+    return image, words
+
+
+def _tile_entries(size: int, s: Room) -> tuple[Image.Image, list[str]]:
+    words, (h, px, x0, y0) = list("".join(s.rows)), _room_space(s, size)
+    image = _numbers(words, size, h)
+    for i in range(len(words)):
+        y, x = divmod(i, len(s.rows[0]))
+        image.paste(i + 1, (x0 + px * x, y0 + px * y, x0 + px * (x + 1), y0 + px * (y + 1)))
+    return image, words
+
+
+def _cube_entries(size: int, s: Polycube) -> tuple[Image.Image, list[str]]:
+    words, solid, (thick, px) = list(s.colors), _cubes(s), _iso_pens(size)
+    parts = _axis_parts({tuple(c) for c in solid[2].tolist()}, solid[4])
+    w, h, views = _iso_space(size, np.full(3, _EYE))
+    image = _numbers(words, w, h)
+    for _, at, place in views:
+        for face, part in _stacked(solid, parts, place, at):
+            if part:
+                _axis(image, part, place, at, px, thick, _OVER)
+            else:
+                _polygon(ImageDraw.Draw(image), face[0], face[2] + 1, face[2] + 1, thick)
+    return _halved(image), words
+
+# %% ../nbs/api/16_puzzle_pictures.ipynb #d8f3b4a5
+_ENTRIES = {
+    "cube_rolling": _rolling_entries,
+    "mental_rotation": _cube_entries,
+    "rubiks_cube": _sticker_entries,
+    "move_box": _tile_entries,
+    "wood_slide": _block_entries,
+}
+
+
+def mask(
+    task: str,  # the puzzle's name
+    *state,  # what its function takes
+    size: int | None = None,  # width in pixels
+) -> tuple[np.ndarray, list[str]]:  # (H, W) int8, the entry that a pixel shows or -1; what each entry is
+    """Which entry of the state each pixel of its official picture shows.
+
+    Entries are numbered as the state's text says them. `rubiks_cube`: stickers, nine per side in the order of `SIDES`,
+    each its color, on the plates and on the cube. `move_box`: cells row by row, each its character. `wood_slide`: cells
+    of the start row by row, then those of the goal, each the number of its block. `mental_rotation`: cubes, each its
+    color. `cube_rolling`: cells along the path, each the roll that leaves it, the last one "end"; of several visits to
+    a cell the last one counts.
+    """
+    size, _ = _checked("official", size, _known(task), None)
+    image, words = _ENTRIES[task](size, *state)
+    return np.asarray(image).astype(np.int8) - np.int8(1), words

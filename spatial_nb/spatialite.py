@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'SPLITS', 'LEVELS', 'SIDE', 'MOST', 'COMPARED', 'split_of', 'level', 'question', 'Items', 'dataset', 'solve',
-           'solution', 'analyse', 'simulate', 'answer_only', 'first_wrong', 'read_official', 'agrees', 'agreement',
-           'overlap']
+           'solution', 'analyse', 'Walks', 'walks', 'situation', 'read_official', 'agrees', 'agreement', 'overlap']
 
 # %% ../nbs/api/32_spatialite.ipynb #54cebbaa
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def _draw_rolling(draw, low: int, high: int, difficulty: str | None) -> Rolling:
     colors = tuple(COLORS[j] for j in draw.permutation(6).tolist())
     path = _rolls(draw, int(draw.integers(low, high + 1)))
     face = FACES[draw.integers(6)]
-    return Rolling(Cube(colors), path, face, LETTERS[draw.integers(len(LETTERS) - len(path) + 1)])
+    return Rolling(Cube(colors), path, face, LETTERS[draw.integers(26)])
 
 
 def _draw_viewing(draw, low: int, high: int, difficulty: str | None) -> Viewing:
@@ -129,14 +128,14 @@ _TURN_NAMES = tuple(TURNS)
 def _draw_turning(draw, low: int, high: int, difficulty: str | None) -> Turning:
     start = Stickers.solved([PANELS[j] for j in draw.permutation(6).tolist()])
     path = tuple(_TURN_NAMES[j] for j in draw.integers(0, 18, draw.integers(low, high + 1)).tolist())
-    side, what, which = draw.random(3).tolist()
-    side = SIDES[int(6 * side)]
+    side, what, which, letter = draw.random(4).tolist()
+    side, letter = SIDES[int(6 * side)], LETTERS[int(26 * letter)]
     end = play(Turning.puzzle, start, path)[-1]
     there = sorted(set(end[side])) if what < 5 / 6 else PANELS
     asked = dict(color=there[int(len(there) * which)])
     if what < 1 / 2:
         asked = dict(spot=(0, 1, 2, 3, 5, 6, 7, 8)[int(8 * which)])
-    return Turning(start, path, side, **asked).knowing(end=end)
+    return Turning(start, path, side, **asked, first=letter).knowing(end=end)
 
 # %% ../nbs/api/32_spatialite.ipynb #1d177357
 def _draw_pushing(draw, low: int, high: int, difficulty: str | None) -> Pushing | None:
@@ -237,7 +236,7 @@ def _item(q: Question, name: str, words: str, images: list, **about) -> Item:
         own["question_type"] += f" {_GROUP[kind]}"
         own |= dict(number="exact") if kind == "number" else {}
         own |= dict(optimal_moves=q.optimal) if len(q.path) <= 4 else {}
-    if q.task == "cube_rolling":
+    if q.task in ("cube_rolling", "rubiks_cube"):
         own["first"] = q.first
     options = q.options if kind in ("text", "counts") else None
     return Item(name, words.strip(), images, q.answer, kind, options, own | about)
@@ -252,8 +251,8 @@ def question(
         raise ValueError(
             f"item {item.id!r} is not of SpatiaLite: its task is {task!r}, wants one of {', '.join(TASKS)}"
         )
-    if task == "cube_rolling":
-        return Rolling.read(state, first=item.metadata.get("first", "a"))
+    if task in ("cube_rolling", "rubiks_cube"):
+        return QUESTIONS[task].read(state, first=item.metadata.get("first", "a"))
     return read_question(task, state)
 
 # %% ../nbs/api/32_spatialite.ipynb #6eb078ff
@@ -355,23 +354,66 @@ def analyse(
     plan = said.parsed if item.kind == "actions" else None
     return trajectories.analyse(question(item), final(text) if text else "", said.value == 1, plan)
 
-# %% ../nbs/api/32_spatialite.ipynb #a0047d13
-def simulate(item: Item) -> str:
-    "The line by line text for an item of cube rolling."
-    return trajectories.simulation(question(item))
+# %% ../nbs/api/32_spatialite.ipynb #walks-b2
+@dataclass(frozen=True)
+class Walks(Sequence):
+    "Items that ask for every state of a random walk, made when they are asked for."
+
+    starts: Items  # whose questions' starts the walks begin at
+    steps: tuple[int, int]  # fewest and most
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"walk {i} of {len(self)} walks")
+        i = int(i) % len(self)
+        q, _ = self.starts.draw(i)
+        draw = rng("walk", self.starts.task, self.starts.split, self.starts.seed, *self.steps, i)
+        s, moves = q.start, []
+        for _ in range(int(draw.integers(self.steps[0], self.steps[1] + 1))):
+            able = q.puzzle.moves(s)
+            moves.append(able[int(draw.integers(len(able)))])
+            s = q.puzzle.apply(s, moves[-1])
+        how = q.puzzle, q.start, tuple(moves), LETTERS[int(draw.integers(26))]
+        taken = replace(q, path=tuple(moves)) if q.task in ("cube_rolling", "rubiks_cube") else q
+        low, high = self.steps
+        name = f"{q.task}-walk-{self.starts.split}-{self.starts.seed}-{low}to{high}-{i}"
+        about = dict(
+            task=q.task, question_type="walk", steps=len(moves), moves=list(moves), initial_state=taken.state()
+        )
+        about |= dict(first=how[-1], split=self.starts.split, seed=self.starts.seed, index=i, modality="TQA")
+        return Item(name, trajectories.walk_words(*how), [], trajectories.walk(*how), "text", None, about)
 
 
-def answer_only(item: Item) -> str:
-    "The sentence with the answer for an item of cube rolling, and nothing else."
-    return trajectories.sentence(question(item))
+def walks(
+    task: str,  # one of `TASKS`
+    split: str,  # train, validation or test
+    seed: int | str,  # another seed, other walks
+    n: int,  # how many
+    steps: tuple[int, int] = (3, 8),  # fewest and most moves
+) -> Sequence[Item]:  # the answer of each is every state, see `trajectories.walk`
+    "`n` random walks in words."
+    low, high = (whole("steps", k, 1) for k in steps)
+    if low > high:
+        raise ValueError(f"steps is {(low, high)}, wants fewest <= most")
+    start = (min(3, MOST[task]), min(8, MOST[task])) if task in MOST else None
+    return Walks(dataset(task, split, seed, n, modality="TQA", steps=start), (low, high))
 
 
-def first_wrong(
-    item: Item,
-    text: str,  # what a model wrote
-) -> int | None:  # i the line of roll i, from 1; steps + 1 the answer or what follows it; None: all right
-    "The first line of `text` that is not in `simulate(item)`."
-    return trajectories.first_wrong(question(item), text)
+def situation(item: Item) -> str:  # hash
+    "The canonical form of start and moves of `item`, whatever it asks of the states."
+    q = question(item)
+    if q.task == "cube_rolling":
+        every = [replace(q, face=f) for f in FACES]
+    elif q.task == "rubiks_cube":
+        every = [replace(q, side=s, color=c, spot=None) for s in SIDES for c in q.options]
+    else:
+        every = [replace(q, view=v) for v in VIEWS] if q.task == "mental_rotation" else [q]
+    return content_hash([q.task, min(e.form() for e in every)])
 
 # %% ../nbs/api/32_spatialite.ipynb #3303eae4
 def _state(row: dict, task: str) -> dict:

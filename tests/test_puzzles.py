@@ -1,11 +1,14 @@
 """What the puzzles owe to the outside: other people's simulator, and the protocol that search and play rely on."""
 
+import colorsys
 import pickle
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from spatial_nb.core import rng
+from spatial_nb.puzzle_pictures import PAINT, SOLID_PAINT, STICKER_PAINT, WOOD, mask, picture
 from spatial_nb.puzzles import (
     FACES,
     ROLLS,
@@ -196,3 +199,140 @@ def test_search_gives_up_at_its_limit_and_says_so():
 def test_a_board_without_cells_is_refused(board):
     with pytest.raises(ValueError, match="board is"):
         CubeRolling(board=board)
+
+
+PATH = ("right", "front", "right", "right", "front")
+SCRAMBLED = play(RubiksCube(), FRESH, ("R", "U3", "F2", "L", "D", "B3", "U2", "R3"))[-1]
+L_SHAPE = Polycube(((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)), ("red", "yellow", "blue", "green"))
+SHOWN = dict(
+    cube_rolling=(DIE, PATH),
+    rubiks_cube=(SCRAMBLED,),
+    move_box=(ROOM,),
+    wood_slide=(BOARD, play(WoodSlide(), BOARD, ("1d", "2l"))[-1]),
+    mental_rotation=(L_SHAPE,),
+)
+
+
+def masked(task, size=None):
+    "Pixels of a picture, its mask, and the words."
+    return np.array(picture(task, *SHOWN[task], size=size)), *mask(task, *SHOWN[task], size=size)
+
+
+@pytest.mark.parametrize("size", [None, 211])
+@pytest.mark.parametrize("task", SHOWN)
+def test_a_mask_has_the_size_of_its_picture_and_a_word_for_every_number(task, size):
+    pixels, at, words = masked(task, size)
+    assert at.shape == pixels.shape[:2] and at.dtype == np.int8
+    assert at.min() == -1 and at.max() == len(words) - 1
+
+
+@pytest.mark.parametrize("cube, hidden", [(SCRAMBLED, 0), (FRESH, 2)], ids=["scrambled", "solved"])
+def test_a_sticker_has_the_pixels_of_its_paint_and_there_are_no_others(cube, hidden):
+    "The solved cube, as in the benchmark, hides a sticker of the left and one of the lower plate."
+    pixels = np.array(picture("rubiks_cube", cube, size=384))
+    at, words = mask("rubiks_cube", cube, size=384)
+    assert words == [c for side in cube.faces for c in side]
+    paints = np.array([STICKER_PAINT["gray" if w == "grey" else w] for w in words])
+    seen = sorted(set(at.ravel().tolist()) - {-1})
+    assert len(seen) == 54 - hidden
+    for i in seen:  # half of its pixels or more have the paint, the rest are lines and letters
+        assert np.median(pixels[at == i], 0).tolist() == paints[i].tolist(), (i, words[i])
+    pure = (pixels[:, :, None] == np.unique(paints, axis=0)).all(-1).any(-1)
+    assert pure.sum() > 10_000 and (at[pure] >= 0).all() and (paints[at[pure]] == pixels[pure]).all()
+
+
+def test_stickers_of_one_side_lie_in_its_plate_row_by_row():
+    "Up and front are seen twice, right side up; the number grows to the right of the picture and to its front."
+    at, _ = mask("rubiks_cube", SCRAMBLED, size=384)
+    middle = np.array([np.argwhere(at == i).mean(0) for i in range(54)]).reshape(6, 3, 3, 2)  # (y, x)
+    front = middle[SIDES.index("front")]
+    assert (np.diff(front[..., 0], axis=0) > 0).all() and (np.diff(front[..., 1], axis=1) > 0).all()
+    up = middle[SIDES.index("up")].sum(-1)  # down and to the right at once
+    assert (np.diff(up, axis=1) > 0).all()
+
+
+def test_the_cells_of_a_room_tile_it():
+    pixels, at, words = masked("move_box", 480)
+    assert "".join(words) == "".join(ROOM.rows)
+    ys, xs = np.nonzero(at >= 0)
+    inside = at[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    px = inside.shape[1] // 6
+    assert (inside == np.arange(30).reshape(5, 6).repeat(px, 0).repeat(px, 1)).all() and px > 60
+    tiles = {}
+    for i, c in enumerate(words):
+        tiles.setdefault(c, set()).add(pixels[at == i].tobytes())
+    assert all(len(t) == 1 for t in tiles.values()) and len(set.union(*tiles.values())) == 5  # # . B S T
+    assert set(tiles["."].pop()) == {255}
+
+
+def test_the_cells_of_both_boards_have_the_paint_of_their_blocks():
+    pixels, at, words = masked("wood_slide")
+    start, goal = SHOWN["wood_slide"]
+    assert words == [str(v) for s in (start, goal) for r in s.rows for v in r] and start != goal
+    for i, w in enumerate(words):
+        [(paint, _)] = Counter(map(tuple, pixels[at == i].tolist())).most_common(1)
+        assert paint == (WOOD[(int(w) - 1) % 7] if w != "0" else (255, 255, 255)), (i, w)
+    middle = np.array([np.argwhere(at == i).mean(0) for i in range(40)]).reshape(2, 5, 4, 2)
+    assert (np.diff(middle[..., 0], axis=1) > 0).all() and (np.diff(middle[..., 1], axis=2) > 0).all()
+    assert middle[0, ..., 1].max() < middle[1, ..., 1].min()
+
+
+def test_the_pixels_of_a_cube_have_its_hue_in_all_views():
+    pixels, at, words = masked("mental_rotation")
+    assert words == list(L_SHAPE.colors)
+    hue = lambda rgb: colorsys.rgb_to_hsv(*rgb)[0]
+    apart = lambda a, b: min(abs(a - b), 1 - abs(a - b))
+    inner = at >= 0  # and so are the neighbors: a pixel on an edge is a mixture
+    for axis in (0, 1):
+        for by in (-1, 1):
+            inner &= np.roll(at, by, axis) == at
+    seen = Counter(zip(at[inner].tolist(), map(tuple, pixels[inner].tolist())))
+    for i, rgb in seen:
+        assert min(words, key=lambda w: apart(hue(SOLID_PAINT[w]), hue(rgb))) == words[i], (words[i], rgb)
+    assert all(sum(n for (j, _), n in seen.items() if j == i) > 1000 for i in range(4))
+
+
+def test_a_cube_inside_of_others_has_no_pixels():
+    block = Polycube(tuple((x, y, z) for x in range(3) for y in range(3) for z in range(3)), ("red",) * 27)
+    at, _ = mask("mental_rotation", block, size=400)
+    assert set(range(27)) - set(at.ravel().tolist()) == {block.cells.index((1, 1, 1))}
+
+
+def test_the_cells_of_a_path_lie_on_its_band_in_order():
+    pixels, at, words = masked("cube_rolling")
+    assert words == [*PATH, "end"] and set(at.ravel().tolist()) == {-1, 1, 2, 3, 4, 5}  # the cube stands on cell 0
+    band = (107, 149, 185)
+    assert all(np.median(pixels[at == i], 0).tolist() == list(band) for i in range(1, 6))
+    assert (at[(pixels == band).all(-1)] >= 0).all()
+    middle = [np.argwhere(at == i).mean(0) for i in range(1, 6)]
+    for (y, x), (y1, x1), move in zip(middle, middle[1:], PATH[1:]):
+        assert (x1 - x > 20 and abs(y1 - y) < 5) if move == "right" else (y1 - y > 10 and abs(x1 - x) < 20)
+    for name in ("red", "blue", "green"):  # of the cube
+        assert (at[(pixels == PAINT[name]).all(-1)] == -1).all() and (pixels == PAINT[name]).all(-1).any()
+    flag = (pixels[..., 0] > pixels[..., 2]) & (np.arange(len(pixels)) > middle[0][0])[:, None]  # red below the cube
+    assert flag.sum() > 20 and (at[flag] == -1).all()
+
+
+def test_the_last_visit_of_a_cell_counts():
+    at, words = mask("cube_rolling", DIE, ("front", "right", "left", "front"))
+    assert words == ["front", "right", "left", "front", "end"] and set(at.ravel().tolist()) == {-1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (("movebox", ROOM), "no pictures for the task 'movebox': did you mean 'move_box'?"),
+        (("cube_rolling", DIE, ["front"] * 127), "the state has 128 entries, a mask shows at most 127"),
+        (("move_box", Room(("#" * 12, "#SBT.......#", *["#" * 12] * 9))), "132 entries"),
+        (("cube_rolling", DIE, ["up"]), "roll 1 of the path is 'up'"),
+    ],
+)
+def test_what_has_no_mask_says_why(args, says):
+    with pytest.raises(ValueError) as e:
+        mask(*args)
+    assert says in str(e.value) and "\n" not in str(e.value)
+
+
+def test_127_entries_fit_into_a_mask():
+    at, words = mask("cube_rolling", DIE, ["front"] * 126, size=640)
+    assert len(words) == 127 and at.max() == 126

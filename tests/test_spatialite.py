@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from spatial_nb.core import data_root, rng
-from spatial_nb.items import to_parquet
+from spatial_nb.items import gold, to_parquet
 from spatial_nb.puzzle_questions import COLORS, SYMMETRIES, Pushing, Rolling, Sliding, Viewing
 from spatial_nb.puzzles import (
     FACES,
     MIRRORED,
     ROLLS,
     SIDES,
+    VIEWS,
     Blocks,
     Cube,
     MentalRotation,
@@ -30,16 +31,16 @@ from spatial_nb.spatialite import (
     agreement,
     agrees,
     analyse,
-    answer_only,
     dataset,
     overlap,
     question,
     read_official,
-    simulate,
+    situation,
     solve,
     split_of,
+    walks,
 )
-from spatial_nb.trajectories import one_line, read_simulation, read_trajectory, solution
+from spatial_nb.trajectories import one_line, read_trajectory, solution
 
 FOLDER = data_root() / "spatialite"
 needs_official = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no {FOLDER}: set SPATIAL_NB_DATA")
@@ -249,19 +250,44 @@ def test_pictures_are_the_same_bytes_again(tmp_path):
     assert (tmp_path / "0.parquet").read_bytes() == (tmp_path / "1.parquet").read_bytes()
 
 
-def test_simulation_text_round_trips_for_every_length():
-    for steps in (1, 3, 8, 15, 20):
-        for item in dataset("cube_rolling", "train", 0, 5, steps=(steps, steps), modality="TQA"):
-            said, q = read_simulation(simulate(item)), question(item)
-            assert (said.path, said.face, said.answer, said.first) == (q.path, q.face, q.answer, item.metadata["first"])
-            assert [s.colors for s in said.states] == [s.colors for s in q.states[1:]]
-            assert simulate(item).endswith(answer_only(item))
+@every_task
+def test_walks_write_down_every_state(task):
+    for item in walks(task, "train", 3, 12, steps=(1, 9)):
+        q = question(item)
+        steps, said = read_trajectory(q.puzzle, gold(item))
+        assert (steps[0].move, said) == ("start", None)
+        assert [s.move for s in steps[1:]] == item.metadata["moves"] and 1 <= len(steps) - 1 <= 9
+        true = [one_line(q.puzzle, s) for s in play(q.puzzle, q.start, item.metadata["moves"])]
+        assert [one_line(q.puzzle, s.state) for s in steps] == true
+        assert true[0] in item.question
+        if task in ("cube_rolling", "rubiks_cube"):  # so that a check of training data meets what was walked
+            assert q.path == tuple(item.metadata["moves"])
+        else:
+            assert split_of(q) == "train"
 
 
-@pytest.mark.parametrize("text", ["", "The top face is red.", "a right: red\nThe top face is red.", "red"])
-def test_text_that_is_no_simulation_is_refused(text):
-    with pytest.raises(ValueError, match="simulation"):
-        read_simulation(text)
+def test_walks_depend_on_their_arguments_only():
+    assert walks("move_box", "train", 1, 9)[5] == walks("move_box", "train", 1, 6)[5]
+    assert walks("move_box", "train", 1, 9)[5] != walks("move_box", "train", 2, 9)[5]
+    with pytest.raises(ValueError, match="wants fewest <= most"):
+        walks("move_box", "train", 1, 9, steps=(4, 3))
+    with pytest.raises(IndexError, match="walk 9 of 9"):
+        walks("move_box", "train", 1, 9)[9]
+
+
+@every_task
+def test_a_situation_is_start_and_moves_whatever_is_asked(task):
+    items = dataset(task, "train", 0, 30, modality="TQA")
+    assert len({situation(i) for i in items}) >= 28
+    q = question(items[0])
+    others = dict(
+        cube_rolling=lambda: [replace(q, face=f) for f in FACES],
+        rubiks_cube=lambda: [replace(q, spot=k, color=None, side=s) for k in (0, 5) for s in ("up", "back")],
+        mental_rotation=lambda: [replace(q, view=v) for v in VIEWS],
+    ).get(task, lambda: [q])()
+    assert {
+        situation(replace(items[0], metadata=items[0].metadata | {"initial_state": o.state()})) for o in others
+    } == {situation(items[0])}
 
 
 @every_task
