@@ -173,4 +173,8 @@ def test_how_the_cube_rolls_is_in_the_completions():
             same(metrics[f"gain over {control}/{name}"], np.subtract(means["simulation"], means[control]))
         color = float(best_constant(items))
         same(metrics[f"gain over best color/{name}"], np.subtract(means["simulation"], color))
+        if name != "official wording":
+            texts = [{r["id"]: r["text"].strip() for r in said[run]} for run in runs["simulation"]]
+            exact = [np.mean([of[i.id] == spatialite.simulate(i) for i in items]) for of in texts]
+            same(metrics[f"faithful/{name}"], exact)
     assert checked >= 6
