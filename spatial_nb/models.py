@@ -309,10 +309,12 @@ def add_words(
         raise ValueError("words has '', allowed are texts of one character or more")
     new = {w: ids for w, ids in pieces.items() if len(ids) > 1}
     vlm.tokenizer.add_tokens([AddedToken(w, normalized=False, special=False, single_word=w[0].isalnum()) for w in new])
+    spread = vlm.model.get_input_embeddings().weight.std().item() / 2
+    random = torch.Generator().manual_seed(0)  # two words of the same pieces differ
     with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
+        torch.manual_seed(0)  # rows that no word uses are random as well
         vlm.model.resize_token_embeddings(len(vlm.tokenizer), mean_resizing=False)
         table = vlm.model.get_input_embeddings().weight
-        spread, random = table.std() / 2, torch.Generator().manual_seed(0)  # two words of the same pieces differ
         for word, ids in new.items():
             own = torch.randn(table.shape[1], generator=random).to(table)
             table[vlm.tokenizer.convert_tokens_to_ids(word)] = table[ids].mean(0) + spread * own
