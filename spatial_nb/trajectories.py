@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FAILURES', 'one_line', 'walk_words', 'walk', 'answer_words', 'solution', 'Step', 'read_trajectory', 'Analysis',
-           'analyse', 'sentence', 'simulation', 'Simulation', 'read_simulation', 'first_wrong']
+           'same_state', 'analyse', 'sentence', 'simulation', 'Simulation', 'read_simulation', 'first_wrong']
 
 # %% ../nbs/api/18_trajectories.ipynb #15b862a4
 import re
@@ -132,9 +132,13 @@ class Analysis:
     stated: int  # states in the text
 
 
-def _same(q: Question, said, true) -> bool:
+def same_state(
+    puzzle: Puzzle,
+    said,  # a state, or None
+    true,  # a state
+) -> bool:
     "Would a line for `said` be that for `true`?"
-    return said is not None and one_line(q.puzzle, said) == one_line(q.puzzle, true)
+    return said is not None and one_line(puzzle, said) == one_line(puzzle, true)
 
 
 def _first_wrong_state(q: Question, steps: Sequence[Step]) -> tuple[str, int, str] | None:
@@ -142,7 +146,7 @@ def _first_wrong_state(q: Question, steps: Sequence[Step]) -> tuple[str, int, st
     true, taken = q.start, 0
     for s in steps:
         if s.move == "start":
-            if not _same(q, s.state, q.start):
+            if not same_state(q.puzzle, s.state, q.start):
                 return "perception", 0, "the start is not the question's" if s.state else "the start cannot be read"
             continue
         taken += 1
@@ -154,7 +158,7 @@ def _first_wrong_state(q: Question, steps: Sequence[Step]) -> tuple[str, int, st
             true = q.puzzle.apply(true, s.move)
         except ValueError as e:
             return "transformation", taken, str(e)
-        if not _same(q, s.state, true):
+        if not same_state(q.puzzle, s.state, true):
             return "transformation", taken, "the state after it is another" if s.state else "its state cannot be read"
     return None
 
