@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'TAGS', 'CHAT', 'VISION', 'TEXT', 'LINEAR', 'GROUP', 'train_tokenizer', 'Vlm', 'parameter_table',
-           'image_tokens', 'build_tiny', 'add_words', 'quiet', 'save', 'load', 'load_weights', 'lora', 'merge',
+           'image_tokens', 'build_tiny', 'quiet', 'save', 'load', 'load_weights', 'add_words', 'lora', 'merge',
            'adapter_off', 'fast_vision', 'Features', 'eyes_hash', 'encode_images', 'stand_in', 'seeing', 'Batch',
            'prompt_text', 'prompt_ids', 'complete', 'generate']
 
@@ -296,30 +296,6 @@ def build_tiny(
     model.generation_config = GenerationConfig(**end)
     return Vlm(model, _processor(tokenizer, v, min_pixels, max_pixels), name)
 
-# %% ../nbs/api/40_models.ipynb #new-words-a2
-def add_words(
-    vlm: Vlm,  # its tokenizer and embeddings grow
-    words: Iterable[str],  # with the space before them, where they have one
-) -> list[str]:  # those that were more than one token before
-    "Make each of `words` one token."
-    if hasattr(vlm.model, "peft_config"):
-        raise ValueError(f"{vlm.name} has an adapter: merge it before its vocabulary grows")
-    pieces = {w: vlm.tokenizer(w, add_special_tokens=False)["input_ids"] for w in words}
-    if "" in pieces:
-        raise ValueError("words has '', allowed are texts of one character or more")
-    new = {w: ids for w, ids in pieces.items() if len(ids) > 1}
-    vlm.tokenizer.add_tokens([AddedToken(w, normalized=False, special=False, single_word=w[0].isalnum()) for w in new])
-    spread = vlm.model.get_input_embeddings().weight.std().item() / 2
-    random = torch.Generator().manual_seed(0)  # two words of the same pieces differ
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
-        torch.manual_seed(0)  # rows that no word uses are random as well
-        vlm.model.resize_token_embeddings(len(vlm.tokenizer), mean_resizing=False)
-        table = vlm.model.get_input_embeddings().weight
-        for word, ids in new.items():
-            own = torch.randn(table.shape[1], generator=random).to(table)
-            table[vlm.tokenizer.convert_tokens_to_ids(word)] = table[ids].mean(0) + spread * own
-    return list(new)
-
 # %% ../nbs/api/40_models.ipynb #a43e6d4b
 @contextmanager
 def quiet():
@@ -449,6 +425,30 @@ def load_weights(
         raise ValueError(f"{folder} is not a whole checkpoint: {sorted(info['missing_keys'])[0]} is missing")
     model.load_state_dict(saved.state_dict())
     return vlm
+
+# %% ../nbs/api/40_models.ipynb #new-words-a2
+def add_words(
+    vlm: Vlm,  # its tokenizer and embeddings grow
+    words: Iterable[str],  # with the space before them, where they have one
+) -> list[str]:  # those that were more than one token before
+    "Make each of `words` one token."
+    if hasattr(vlm.model, "peft_config"):
+        raise ValueError(f"{vlm.name} has an adapter: merge it before its vocabulary grows")
+    pieces = {w: vlm.tokenizer(w, add_special_tokens=False)["input_ids"] for w in words}
+    if "" in pieces:
+        raise ValueError("words has '', allowed are texts of one character or more")
+    new = {w: ids for w, ids in pieces.items() if len(ids) > 1}
+    vlm.tokenizer.add_tokens([AddedToken(w, normalized=False, special=False, single_word=w[0].isalnum()) for w in new])
+    spread = vlm.model.get_input_embeddings().weight.std().item() / 2
+    random = torch.Generator().manual_seed(0)  # two words of the same pieces differ
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), quiet():
+        torch.manual_seed(0)  # rows that no word uses are random as well
+        vlm.model.resize_token_embeddings(len(vlm.tokenizer), mean_resizing=False)
+        table = vlm.model.get_input_embeddings().weight
+        for word, ids in new.items():
+            own = torch.randn(table.shape[1], generator=random).to(table)
+            table[vlm.tokenizer.convert_tokens_to_ids(word)] = table[ids].mean(0) + spread * own
+    return list(new)
 
 # %% ../nbs/api/40_models.ipynb #92ef93eb
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
