@@ -106,7 +106,7 @@ def _draw_rolling(draw, low: int, high: int, difficulty: str | None) -> Rolling:
     colors = tuple(COLORS[j] for j in draw.permutation(6).tolist())
     path = _rolls(draw, int(draw.integers(low, high + 1)))
     face = FACES[draw.integers(6)]
-    return Rolling(Cube(colors), path, face, LETTERS[draw.integers(26)])
+    return Rolling(Cube(colors), path, face, LETTERS[draw.integers(len(LETTERS) - len(path) + 1)])
 
 
 def _draw_viewing(draw, low: int, high: int, difficulty: str | None) -> Viewing:
