@@ -224,6 +224,7 @@ _DRAW = {
 }
 
 # %% ../nbs/api/32_spatialite.ipynb #e5cec587
+_GIVES_MOVES = ("cube_rolling", "rubiks_cube")  # tasks whose questions say what is done, in words with letters
 _GROUP = {"number": "count", "text": "color"}  # of Rubik's cubes: the two kinds of questions have other baselines
 
 
@@ -237,7 +238,7 @@ def _item(q: Question, name: str, words: str, images: list, **about) -> Item:
         own["question_type"] += f" {_GROUP[kind]}"
         own |= dict(number="exact") if kind == "number" else {}
         own |= dict(optimal_moves=q.optimal) if len(q.path) <= 4 else {}
-    if q.task in ("cube_rolling", "rubiks_cube"):
+    if q.task in _GIVES_MOVES:
         own["first"] = q.first
     options = q.options if kind in ("text", "counts") else None
     return Item(name, words.strip(), images, q.answer, kind, options, own | about)
@@ -252,7 +253,7 @@ def question(
         raise ValueError(
             f"item {item.id!r} is not of SpatiaLite: its task is {task!r}, wants one of {', '.join(TASKS)}"
         )
-    if task in ("cube_rolling", "rubiks_cube"):
+    if task in _GIVES_MOVES:
         return QUESTIONS[task].read(state, first=item.metadata.get("first", "a"))
     return read_question(task, state)
 
@@ -398,7 +399,7 @@ class Walks(Sequence):
             moves.append(able[int(draw.integers(len(able)))])
             s = q.puzzle.apply(s, moves[-1])
         how = q.puzzle, q.start, tuple(moves), LETTERS[int(draw.integers(26))]
-        taken = replace(q, path=tuple(moves)) if q.task in ("cube_rolling", "rubiks_cube") else q
+        taken = replace(q, path=tuple(moves)) if q.task in _GIVES_MOVES else q
         low, high = self.steps
         name = f"{q.task}-walk-{self.starts.split}-{self.starts.seed}-{low}to{high}-{i}"
         about = dict(

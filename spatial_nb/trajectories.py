@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .puzzle_questions import COLORS, Question, Rolling, carry_out, letters
+from .puzzle_questions import COLORS, Question, Rolling, carry_out, letters, listed
 from .puzzles import FACES, ROLLS, Cube, Puzzle, play
 
 # %% ../nbs/api/18_trajectories.ipynb #0a34d389
@@ -27,8 +27,7 @@ def walk_words(
     first: str = "a",  # the letter of the first move
 ) -> str:
     "What asks for a `walk`."
-    listed = "\n".join(f"{x} {m}" for x, m in zip(letters(len(moves), first), moves, strict=True))
-    return f"From {one_line(puzzle, start)}\n{listed}\nWrite down every state."
+    return "\n".join((f"From {one_line(puzzle, start)}", *listed(moves, first), "Write down every state."))
 
 
 def walk(
@@ -38,7 +37,7 @@ def walk(
     first: str = "a",  # the letter of the first move
 ) -> str:  # 1 + len(moves) lines
     "Every state from `start` along `moves`: an imagery text."
-    heads = ("start", *(f"{x} {m}" for x, m in zip(letters(len(moves), first), moves, strict=True)))
+    heads = ("start", *listed(moves, first))
     return "\n".join(f"{h}: {one_line(puzzle, s)}" for h, s in zip(heads, play(puzzle, start, moves), strict=True))
 
 
@@ -204,8 +203,8 @@ def simulation(
     q: Rolling,
 ) -> str:
     "A line for the state after each roll, then `sentence`: what simulation training teaches."
-    rolls = zip(letters(len(q.path), q.first), q.path, q.states[1:], strict=True)
-    return "\n".join((*(f"{x} {m}: {_came(m, s)}; {q.face} {s[q.face]}" for x, m, s in rolls), sentence(q)))
+    rolls = zip(listed(q.path, q.first), q.path, q.states[1:], strict=True)
+    return "\n".join((*(f"{head}: {_came(m, s)}; {q.face} {s[q.face]}" for head, m, s in rolls), sentence(q)))
 
 
 def _came(roll: str, after: Cube) -> str:
