@@ -279,7 +279,9 @@ def train_entries(
 ) -> EntryReader:  # what reads the trained tower
     "Teach a tower to tell what each token of a picture shows."
     if not len(pictures) == len(entries) == len(words) or not pictures:
-        raise ValueError(f"{len(pictures)} pictures, {len(entries)} entries, {len(words)} words: wants as many, 1 or more")
+        raise ValueError(
+            f"{len(pictures)} pictures, {len(entries)} entries, {len(words)} words: wants as many, 1 or more"
+        )
     tower = vlm.model.model.visual
     reader = EntryReader(tower.config.out_hidden_size, sorted({w for some in words for w in some}))
     wanted = [torch.from_numpy(reader.index(e, w)) for e, w in zip(entries, words, strict=True)]
