@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'SPLITS', 'LEVELS', 'SIDE', 'MOST', 'COMPARED', 'split_of', 'level', 'question', 'Items', 'dataset', 'solve',
-           'solution', 'analyse', 'simulate', 'answer_only', 'first_wrong', 'Walks', 'walks', 'situation',
-           'read_official', 'agrees', 'agreement', 'overlap']
+           'solution', 'analyse', 'Walks', 'walks', 'situation', 'read_official', 'agrees', 'agreement', 'overlap']
 
 # %% ../nbs/api/32_spatialite.ipynb #54cebbaa
 import json
@@ -355,24 +354,6 @@ def analyse(
     said = score(item, text)
     plan = said.parsed if item.kind == "actions" else None
     return trajectories.analyse(question(item), final(text) if text else "", said.value == 1, plan)
-
-# %% ../nbs/api/32_spatialite.ipynb #a0047d13
-def simulate(item: Item) -> str:
-    "The line by line text for an item of cube rolling."
-    return trajectories.simulation(question(item))
-
-
-def answer_only(item: Item) -> str:
-    "The sentence with the answer for an item of cube rolling, and nothing else."
-    return trajectories.sentence(question(item))
-
-
-def first_wrong(
-    item: Item,
-    text: str,  # what a model wrote
-) -> int | None:  # i the line of roll i, from 1; steps + 1 the answer or what follows it; None: all right
-    "The first line of `text` that is not in `simulate(item)`."
-    return trajectories.first_wrong(question(item), text)
 
 # %% ../nbs/api/32_spatialite.ipynb #walks-b2
 @dataclass(frozen=True)
