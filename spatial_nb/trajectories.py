@@ -25,9 +25,15 @@ def walk_words(
     start,  # a state of `puzzle`
     moves: Sequence[str],
     first: str = "a",  # the letter of the first move
+    told: bool = True,  # False: a picture has the path of a rolling cube, or else the start
 ) -> str:
     "What asks for a `walk`."
-    return "\n".join((f"From {one_line(puzzle, start)}", *listed(moves, first), "Write down every state."))
+    begin, rest = f"From {one_line(puzzle, start)}", listed(moves, first)
+    if not told and puzzle.name == "cube_rolling":
+        rest = ["along the path in the picture"]
+    elif not told:
+        begin = "From what the picture shows" + " as the first board" * (puzzle.name == "wood_slide")
+    return "\n".join((begin, *rest, "Write down every state."))
 
 
 def walk(
