@@ -398,7 +398,7 @@ class Walks(Sequence):
         words = trajectories.walk_words(*how, told=not shown)
         return Item(name, words, images, trajectories.walk(*how), "text", None, about)
 
-
+# %% ../nbs/api/32_spatialite.ipynb #walks-b7
 def walks(
     task: str,  # one of `TASKS`
     split: str,  # train, validation or test
