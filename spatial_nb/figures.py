@@ -344,7 +344,7 @@ def papers_figure(
     return Drawn(
         fig,
         "Effects that a paper reports and a stage measured; pale: a control. Interval and every seed of both have to "
-        "lie on the paper's side of zero. "
+        "lie on the paper's side of zero, those of no effect within a margin around it. "
         f"Sizes are not comparable, our models are far smaller. The papers' values: {said}.",
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from spatial_nb import clevr, spatialite, tools
 from spatial_nb.core import data_root, input_hash, read_record, root, shipped
+from spatial_nb.items import gold
 from spatial_nb.scores import best_constant, score
 
 pytest.importorskip("torch")
@@ -36,7 +37,7 @@ def ask(vlm, items):
     return [score(i, t).value for i, t in zip(items, generate(vlm, items, max_new_tokens=24), strict=True)]
 
 
-@pytest.mark.parametrize("name, most", [("detector", 4_000_000), ("tiny-vlm", 16_000_000)])
+@pytest.mark.parametrize("name, most", [("detector", 4e6), ("tiny-vlm", 16e6), ("imagery-parent", 16e6)])
 def test_weights_that_ship_are_small_and_have_a_card(name, most):
     folder = place(name)
     assert sum(f.stat().st_size for f in folder.glob("*.safetensors")) <= most
@@ -55,7 +56,10 @@ def test_the_tiny_model_loads_with_the_plain_classes_of_transformers():
     assert 1_000_000 < int(said[2]) <= 4_000_000
 
 
-@pytest.mark.parametrize("stage, name", [("00_detector", "detector"), ("05_tiny_vlm", "tiny-vlm")])
+MADE_BY = {"00_detector": "detector", "05_tiny_vlm": "tiny-vlm", "38_imagery_parent": "imagery-parent"}
+
+
+@pytest.mark.parametrize("stage, name", MADE_BY.items())
 def test_the_record_is_of_the_weights_that_ship(stage, name):
     assert read_record(RECORDS / f"{stage}.json")["ships"][name]["hash"] == input_hash(name)
 
@@ -100,3 +104,16 @@ def test_it_does_not_know_what_the_stages_teach(vlm):
     items += spatialite.dataset("cube_rolling", "test", 4711, 10, modality="TQA")[:]
     found, constant = by_type(items, ask(vlm, items)), best_constant(items).by_type
     assert all(found[kind] < constant[kind] + 0.25 for kind in found), (found, constant)
+
+
+def test_the_parent_of_imagery_repeats_states_and_knows_no_move():
+    from spatial_nb import models
+
+    parent, metrics = models.load(place("imagery-parent")), read_record(RECORDS / "38_imagery_parent.json")["metrics"]
+    for task in spatialite.TASKS:
+        walks = list(spatialite.walks(task, "test", 4711, 12, steps=(2, 3)))
+        texts = models.generate(parent, walks, max_new_tokens=160)
+        starts = [gold(i).split("\n")[0] for i in walks]
+        right = sum(t.split("\n")[0] == s for t, s in zip(texts, starts, strict=True)) / len(walks)
+        assert right >= metrics[f"words/{task}"]["mean"] - 0.4, (task, right, "far below what its record says")
+        assert not any(t.strip() == gold(i) for t, i in zip(texts, walks, strict=True)), "it has seen states change"

@@ -165,8 +165,9 @@ def test_settings_keep_papermill_tags_and_leave_the_users_home_alone():
 def test_large_files_are_only_the_shipped_weights():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     sizes = {n: (ROOT / n).stat().st_size / 1e6 for n in listed.split("\0") if n and (ROOT / n).exists()}
-    assert {n: s for n, s in sizes.items() if s > 4 and not n.startswith(("data/tiny-vlm/", "data/detector/"))} == {}
-    for folder, limit in (("data/detector/", 4), ("data/tiny-vlm/", 16)):
+    limits = {"data/detector/": 4, "data/tiny-vlm/": 16, "data/imagery-parent/": 16}
+    assert {n: s for n, s in sizes.items() if s > 4 and not n.startswith(tuple(limits))} == {}
+    for folder, limit in limits.items():
         assert sum(s for n, s in sizes.items() if n.startswith(folder)) <= limit, f"{folder} has outgrown {limit} MB"
 
 
