@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from spatial_nb import clevr, spatialite, tools
 from spatial_nb.core import data_root, input_hash, read_record, root, shipped
-from spatial_nb.items import gold
 from spatial_nb.scores import best_constant, score
 
 pytest.importorskip("torch")
@@ -111,9 +111,9 @@ def test_the_parent_of_imagery_repeats_states_and_knows_no_move():
 
     parent, metrics = models.load(place("imagery-parent")), read_record(RECORDS / "38_imagery_parent.json")["metrics"]
     for task in spatialite.TASKS:
-        walks = list(spatialite.walks(task, "test", 4711, 12, steps=(2, 3)))
-        texts = models.generate(parent, walks, max_new_tokens=160)
-        starts = [gold(i).split("\n")[0] for i in walks]
-        right = sum(t.split("\n")[0] == s for t, s in zip(texts, starts, strict=True)) / len(walks)
-        assert right >= metrics[f"words/{task}"]["mean"] - 0.4, (task, right, "far below what its record says")
-        assert not any(t.strip() == gold(i) for t, i in zip(texts, walks, strict=True)), "it has seen states change"
+        asked = list(spatialite.dataset(task, "test", 4711, 12, modality="TQA", steps=(3, 8)))
+        texts = models.generate(parent, asked, max_new_tokens=160)
+        solutions = [spatialite.solution(i) for i in asked]
+        right = np.mean([t.split("\n")[0] == s.split("\n")[0] for t, s in zip(texts, solutions, strict=True)])
+        assert right >= metrics[f"words/{task}"]["mean"] - 0.3, (task, right, "far below what its record says")
+        assert not any(t.strip() == s for t, s in zip(texts, solutions, strict=True)), "it has seen states change"
