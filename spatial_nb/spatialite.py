@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'SPLITS', 'LEVELS', 'SIDE', 'MOST', 'COMPARED', 'split_of', 'level', 'question', 'Items', 'dataset', 'solve',
-           'solution', 'analyse', 'simulate', 'answer_only', 'first_wrong', 'Walks', 'walks', 'situation',
-           'read_official', 'agrees', 'agreement', 'overlap']
+           'solution', 'analyse', 'Walks', 'pieces', 'walks', 'situation', 'read_official', 'agrees', 'agreement',
+           'overlap']
 
 # %% ../nbs/api/32_spatialite.ipynb #54cebbaa
 import json
@@ -54,6 +54,7 @@ from spatial_nb.puzzles import (
 )
 from .scores import score
 from .search import downhill, pick, pulls, slides, way
+from .sources import Piece, question_pieces, solution_pieces, walk_pieces
 
 # %% ../nbs/api/32_spatialite.ipynb #79887ef0
 TASKS = tuple(sorted(QUESTIONS))
@@ -292,6 +293,8 @@ class Items(Sequence):
             raise IndexError(f"item {i} of {self.n} items")
         i = int(i) % self.n
         q, form = self.draw(i)
+        if self.task == "cube_rolling" and self.modality == "VQA":
+            q = replace(q, first="a")  # a picture has no letters
         low, high = self.steps
         name = "-".join(
             [self.task, self.split, str(self.seed), f"{low}to{high}", *filter(None, [self.difficulty]), str(i)]
@@ -356,72 +359,81 @@ def analyse(
     plan = said.parsed if item.kind == "actions" else None
     return trajectories.analyse(question(item), final(text) if text else "", said.value == 1, plan)
 
-# %% ../nbs/api/32_spatialite.ipynb #a0047d13
-def simulate(item: Item) -> str:
-    "The line by line text for an item of cube rolling."
-    return trajectories.simulation(question(item))
-
-
-def answer_only(item: Item) -> str:
-    "The sentence with the answer for an item of cube rolling, and nothing else."
-    return trajectories.sentence(question(item))
-
-
-def first_wrong(
-    item: Item,
-    text: str,  # what a model wrote
-) -> int | None:  # i the line of roll i, from 1; steps + 1 the answer or what follows it; None: all right
-    "The first line of `text` that is not in `simulate(item)`."
-    return trajectories.first_wrong(question(item), text)
-
 # %% ../nbs/api/32_spatialite.ipynb #walks-b2
 @dataclass(frozen=True)
 class Walks(Sequence):
     "Items that ask for every state of a random walk, made when they are asked for."
 
-    starts: Items  # whose questions' starts the walks begin at
+    starts: Items  # whose questions' starts the walks begin at, in words (TQA) or beside a picture (VQA)
     steps: tuple[int, int]  # fewest and most
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def draw(self, i: int) -> tuple[Question, tuple[str, ...], str]:
+        "The question where walk `i` starts, its moves, the letter of the first."
+        q, _ = self.starts.draw(i)
+        draw = rng("walk", self.starts.task, self.starts.split, self.starts.seed, *self.steps, i)
+        n = int(draw.integers(self.steps[0], self.steps[1] + 1))
+        if q.task == "cube_rolling" and self.starts.modality == "VQA":
+            return q, _rolls(draw, n), "a"
+        s, moves = q.start, []
+        for _ in range(n):
+            able = q.puzzle.moves(s)
+            moves.append(able[int(draw.integers(len(able)))])
+            s = q.puzzle.apply(s, moves[-1])
+        return q, tuple(moves), LETTERS[int(draw.integers(26))]
 
     def __getitem__(self, i):
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
             raise IndexError(f"walk {i} of {len(self)} walks")
-        i = int(i) % len(self)
-        q, _ = self.starts.draw(i)
-        draw = rng("walk", self.starts.task, self.starts.split, self.starts.seed, *self.steps, i)
-        s, moves = q.start, []
-        for _ in range(int(draw.integers(self.steps[0], self.steps[1] + 1))):
-            able = q.puzzle.moves(s)
-            moves.append(able[int(draw.integers(len(able)))])
-            s = q.puzzle.apply(s, moves[-1])
-        how = q.puzzle, q.start, tuple(moves), LETTERS[int(draw.integers(26))]
-        taken = replace(q, path=tuple(moves)) if q.task in _GIVES_MOVES else q
+        i, shown = int(i) % len(self), self.starts.modality == "VQA"
+        q, moves, first = self.draw(i)
+        taken = replace(q, path=moves, first=first) if q.task in _GIVES_MOVES else q
+        images = [picture(q.task, *taken.drawn, size=self.starts.size)] if shown else []
         low, high = self.steps
-        name = f"{q.task}-walk-{self.starts.split}-{self.starts.seed}-{low}to{high}-{i}"
-        about = dict(
-            task=q.task, question_type="walk", steps=len(moves), moves=list(moves), initial_state=taken.state()
-        )
-        about |= dict(first=how[-1], split=self.starts.split, seed=self.starts.seed, index=i, modality="TQA")
-        return Item(name, trajectories.walk_words(*how), [], trajectories.walk(*how), "text", None, about)
+        name = f"{q.task}-walk-{self.starts.split}-{self.starts.seed}-{low}to{high}-{i}" + "-VQA" * shown
+        about = dict(task=q.task, question_type="walk", steps=len(moves), moves=[*moves], initial_state=taken.state())
+        about |= dict(first=first, split=self.starts.split, seed=self.starts.seed, index=i)
+        about |= dict(modality=self.starts.modality)
+        how = q.puzzle, q.start, moves, first
+        words = trajectories.walk_words(*how, told=not shown)
+        return Item(name, words, images, trajectories.walk(*how), "text", None, about)
 
 
+def pieces(
+    item: Item,  # a walk or a question
+    plan: Sequence[str] | None = None,  # of an executive question; None: a shortest one
+) -> tuple[list[Piece], list[Piece]]:  # of the question, and of the walk or solution
+    "What `item` asks and what is taught for it, with where each word comes from, see `sources`."
+    q, about = question(item), item.metadata
+    if about["question_type"] == "walk":
+        path = about["moves"], about["first"]
+        return question_pieces(q, item.question, *path), walk_pieces(q.puzzle, q.start, *path)
+    given = () if q.kind == "actions" else q.path
+    return question_pieces(q, item.question, given, q.first), solution_pieces(q, plan)
+
+# %% ../nbs/api/32_spatialite.ipynb #walks-b7
 def walks(
     task: str,  # one of `TASKS`
     split: str,  # train, validation or test
     seed: int | str,  # another seed, other walks
     n: int,  # how many
     steps: tuple[int, int] = (3, 8),  # fewest and most moves
+    modality: str = "TQA",  # VQA: a picture has the start or, of a rolling cube, a path that enters no cell twice
+    size: int | None = None,  # width of the pictures in pixels
 ) -> Sequence[Item]:  # the answer of each is every state, see `trajectories.walk`
-    "`n` random walks in words."
+    "`n` random walks."
+    known("modality", modality, ("TQA", "VQA"))
     low, high = (whole("steps", k, 1) for k in steps)
     if low > high:
         raise ValueError(f"steps is {(low, high)}, wants fewest <= most")
+    if modality == "VQA" and task == "cube_rolling" and high > MOST[task]:
+        raise ValueError(f"steps is {(low, high)}, wants at most {MOST[task]} in a picture of cube_rolling")
     start = (min(3, MOST[task]), min(8, MOST[task])) if task in MOST else None
-    return Walks(dataset(task, split, seed, n, modality="TQA", steps=start), (low, high))
+    return Walks(dataset(task, split, seed, n, modality=modality, steps=start, size=size), (low, high))
 
 
 def situation(item: Item) -> str:  # hash

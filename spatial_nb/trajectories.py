@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['FAILURES', 'one_line', 'walk_words', 'walk', 'answer_words', 'solution', 'Step', 'read_trajectory', 'Analysis',
-           'same_state', 'analyse', 'sentence', 'simulation', 'Simulation', 'read_simulation', 'first_wrong']
+           'same_state', 'analyse']
 
 # %% ../nbs/api/18_trajectories.ipynb #15b862a4
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .puzzle_questions import COLORS, Question, Rolling, carry_out, letters, listed
-from .puzzles import FACES, ROLLS, Cube, Puzzle, play
+from .puzzle_questions import Question, carry_out, listed
+from .puzzles import ROLLS, Cube, Puzzle, play
 
 # %% ../nbs/api/18_trajectories.ipynb #0a34d389
 def one_line(puzzle: Puzzle, s) -> str:
@@ -25,9 +25,15 @@ def walk_words(
     start,  # a state of `puzzle`
     moves: Sequence[str],
     first: str = "a",  # the letter of the first move
+    told: bool = True,  # False: a picture has the path of a rolling cube, or else the start
 ) -> str:
     "What asks for a `walk`."
-    return "\n".join((f"From {one_line(puzzle, start)}", *listed(moves, first), "Write down every state."))
+    begin, rest = f"From {one_line(puzzle, start)}", listed(moves, first)
+    if not told and puzzle.name == "cube_rolling":
+        rest = ["along the path in the picture"]
+    elif not told:
+        begin = "From what the picture shows" + " as the first board" * (puzzle.name == "wood_slide")
+    return "\n".join((begin, *rest, "Write down every state."))
 
 
 def walk(
@@ -190,84 +196,3 @@ def analyse(
     if moves and any(q.puzzle.solved(s.state) for s in steps):
         return Analysis(False, "readout", moves, "its states reach the goal, its plan does not", len(steps))
     return Analysis(False, "strategy", len(plan), "every step is right and the goal is not reached", len(steps))
-
-# %% ../nbs/api/18_trajectories.ipynb #a49454fc
-def sentence(
-    q: Rolling,
-) -> str:
-    "The answer to `q` as a sentence: what answer-only training teaches."
-    return f"The {q.face} face is {q.answer}."
-
-
-def simulation(
-    q: Rolling,
-) -> str:
-    "A line for the state after each roll, then `sentence`: what simulation training teaches."
-    rolls = zip(listed(q.path, q.first), q.path, q.states[1:], strict=True)
-    return "\n".join((*(f"{head}: {_came(m, s)}; {q.face} {s[q.face]}" for head, m, s in rolls), sentence(q)))
-
-
-def _came(roll: str, after: Cube) -> str:
-    "For each face: its name, the face that `roll` brought there, its color."
-    return ", ".join(f"{f} {FACES[j]} {c}" for f, j, c in zip(FACES, ROLLS[roll], after.colors, strict=True))
-
-# %% ../nbs/api/18_trajectories.ipynb #8bb8b6fd
-@dataclass(frozen=True)
-class Simulation:
-    "What a step-by-step text claims."
-
-    states: tuple[Cube, ...]  # after each roll
-    came: tuple[tuple[str, ...], ...]  # for each roll: which face came to front, back, left, right, top, bottom
-    path: tuple[str, ...]  # the rolls
-    first: str  # letter of the first roll
-    face: str  # that every line looks at
-    shown: tuple[str, ...]  # the color that each line says it has
-    answer: str
-
-
-_COLOR, _FACE = "|".join(COLORS), "|".join(FACES)
-_ENTRIES = ", ".join(f"{f} ({_FACE}) ({_COLOR})" for f in FACES)
-_LINE = re.compile(rf"([a-z]) ({'|'.join(ROLLS)}): {_ENTRIES}; ({_FACE}) ({_COLOR})")
-_LAST = re.compile(rf"The ({_FACE}) face is ({_COLOR})\.")
-
-
-def _bad_line(i: int, why: str) -> ValueError:
-    return ValueError(f"line {i + 1} of a simulation {why}")
-
-# %% ../nbs/api/18_trajectories.ipynb #b399048f
-def read_simulation(
-    text: str,  # in the format of `simulation`, nothing before or after it
-) -> Simulation:
-    "Read a step-by-step text; a line in another format is an error that names it."
-    *lines, last = text.split("\n")
-    end = _LAST.fullmatch(last)
-    if end is None:
-        raise _bad_line(len(lines), f"is {last[:60]!r}, wants 'The FACE face is COLOR.' in the end")
-    cubes, came, named, path, shown = [], [], [], [], []
-    for i, line in enumerate(lines):
-        found = _LINE.fullmatch(line)
-        if found is None:
-            raise _bad_line(i, f"is {line[:60]!r}, wants 'letter roll: FACE FACE COLOR, ...; FACE COLOR'")
-        letter, roll, *entries, face, color = found.groups()
-        if face != end[1]:
-            raise _bad_line(i, f"looks at the {face} face, the answer is about the {end[1]} face")
-        try:
-            cubes.append(Cube(tuple(entries[1::2])))
-        except ValueError as e:
-            raise _bad_line(i, f"has no cube: {e}") from None
-        came.append(tuple(entries[::2]))
-        named, path, shown = [*named, letter], [*path, roll], [*shown, color]
-    if not path or named != letters(len(path), named[0]):
-        steps = "".join(named)
-        raise ValueError(f"a simulation has the steps {steps!r}, wants at least one, in alphabetical order")
-    return Simulation(tuple(cubes), tuple(came), tuple(path), named[0], end[1], tuple(shown), end[2])
-
-
-def first_wrong(
-    q: Rolling,
-    text: str,  # what a model wrote
-) -> int | None:  # i the line of roll i, from 1; len(path) + 1 the answer or what follows it; None: all right
-    "The first line of `text` that differs from the simulator's."
-    right, said = simulation(q).split("\n"), text.strip().split("\n")
-    wrong = (i for i, line in enumerate(right, 1) if i > len(said) or said[i - 1] != line)
-    return next(wrong, None if len(said) <= len(right) else len(right))

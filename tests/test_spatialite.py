@@ -31,18 +31,16 @@ from spatial_nb.spatialite import (
     agreement,
     agrees,
     analyse,
-    answer_only,
     dataset,
     overlap,
     question,
     read_official,
-    simulate,
     situation,
     solve,
     split_of,
     walks,
 )
-from spatial_nb.trajectories import one_line, read_simulation, read_trajectory, same_state, solution
+from spatial_nb.trajectories import one_line, read_trajectory, same_state, solution
 
 FOLDER = data_root() / "spatialite"
 needs_official = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no {FOLDER}: set SPATIAL_NB_DATA")
@@ -251,21 +249,6 @@ def test_pictures_are_the_same_bytes_again(tmp_path):
     for k in range(2):
         to_parquet(dataset("wood_slide", "train", 0, 3, size=240), tmp_path / f"{k}.parquet")
     assert (tmp_path / "0.parquet").read_bytes() == (tmp_path / "1.parquet").read_bytes()
-
-
-def test_simulation_text_round_trips_for_every_length():
-    for steps in (1, 3, 8, 15, 20):
-        for item in dataset("cube_rolling", "train", 0, 5, steps=(steps, steps), modality="TQA"):
-            said, q = read_simulation(simulate(item)), question(item)
-            assert (said.path, said.face, said.answer, said.first) == (q.path, q.face, q.answer, item.metadata["first"])
-            assert [s.colors for s in said.states] == [s.colors for s in q.states[1:]]
-            assert simulate(item).endswith(answer_only(item))
-
-
-@pytest.mark.parametrize("text", ["", "The top face is red.", "a right: red\nThe top face is red.", "red"])
-def test_text_that_is_no_simulation_is_refused(text):
-    with pytest.raises(ValueError, match="simulation"):
-        read_simulation(text)
 
 
 @every_task
