@@ -112,7 +112,8 @@ def walk_pieces(
     out = [Piece("start:"), *start_line]
     for k, (letter, move, line) in enumerate(zip(letters(len(moves), first), moves, lines)):
         shown = max(k, 1) if puzzle.name == "cube_rolling" else None  # the cube stands on the first cell of its path
-        head = Piece(f"\n{letter}"), Piece(f" {move}", f"move {k}", entry=shown), Piece(":")
+        head = Piece("\n"), Piece(letter, f"letter {k}", by=(f"letter {k - 1}",))
+        head += Piece(f" {move}", f"move {k}", by=(f"letter {k}",), entry=shown), Piece(":")
         out += [*head, *(Piece(p.text, p.name, by=(f"move {k}",)) for p in line)]
     return out
 
@@ -157,11 +158,9 @@ def question_pieces(
     first: str,  # the letter of the first move
 ) -> list[Piece]:  # in words it is `words`
     "A question, with names for what it says of state and moves."
-    given = [
-        p
-        for k, (x, m) in enumerate(zip(letters(len(moves), first), moves))
-        for p in (Piece(f"\n{x}"), Piece(f" {m}", f"move {k}"))
-    ]
+    given = []
+    for k, (letter, move) in enumerate(zip(letters(len(moves), first), moves)):
+        given += [Piece("\n"), Piece(letter, f"letter {k}"), Piece(f" {move}", f"move {k}")]
     text_of = lambda pieces: "".join(p.text for p in pieces)
     found = [pieces for pieces in (*_said_of(q), given) if pieces and text_of(pieces) in words]
     out, rest = [], words
@@ -184,7 +183,7 @@ def solution_pieces(
         lines = [p if p.by else Piece(p.text, p.name, sides.get(p.name), entry=p.entry) for p in lines]
     if q.task == "mental_rotation":  # the view decides which way the body is turned
         lines = [Piece(p.text, p.name, by=asked) if (p.name or "").startswith("move") else p for p in lines]
-    end, said = [p for p in lines if p.name and not p.name.startswith("move")], [Piece(f" {answer_words(q)}")]
+    end, said = [p for p in lines if (p.name or "").startswith(("face", "sticker"))], [Piece(f" {answer_words(q)}")]
     if q.kind == "actions":
         said = [Piece(f" {m}", of=f"move {k}") for k, m in enumerate(moves)]
     elif q.task == "cube_rolling":
