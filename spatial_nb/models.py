@@ -65,6 +65,7 @@ from transformers import (  # noqa: E402  # noqa: E402  # noqa: E402
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.cache_utils import DynamicCache, DynamicLayer  # noqa: E402
 from transformers.modeling_outputs import BaseModelOutputWithPooling  # noqa: E402
 from transformers.utils import logging as hf_logging  # noqa: E402
 
@@ -698,6 +699,61 @@ def prompt_ids(
     full = parts[0] + "".join(mark * n + part for n, part in zip(counts, parts[1:], strict=True))
     return vlm.tokenizer(full, add_special_tokens=False)["input_ids"]
 
+# %% ../nbs/api/40_models.ipynb #40-growing
+class _Growing(DynamicLayer):
+    "A layer of a cache with room for tokens to come, so that it is not copied for each."
+
+    room: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        n = self.get_seq_length()
+        need = n + key_states.shape[-2]
+        if self.room is None or self.room[0].shape[-2] < need or self.room[0].data_ptr() != self.keys.data_ptr():
+            self.room = tuple(x.new_empty((*x.shape[:-2], need + 256, x.shape[-1])) for x in (key_states, value_states))
+            for room, kept in zip(self.room, (self.keys, self.values)) if n else ():
+                room[..., :n, :] = kept
+        for room, new in zip(self.room, (key_states, value_states)):
+            room[..., n:need, :] = new
+        self.keys, self.values = (room[..., :need, :] for room in self.room)
+        return self.keys, self.values
+
+
+def _cache() -> DynamicCache:
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = _Growing
+    return cache
+
+
+def _greedy(model, input_ids, generation_config=None, logits_processor=None, stopping_criteria=None, **kwargs):
+    "The decoding loop of `generate`, where rows leave the batch once they have ended."
+    base, end = model.base_model, torch.as_tensor(generation_config.eos_token_id, device=input_ids.device)
+    rows, ids, going = torch.arange(len(input_ids), device=input_ids.device), input_ids, None
+    limit = generation_config.max_length - input_ids.shape[1]
+    new = input_ids.new_full((len(rows), limit), generation_config.pad_token_id)
+    out = model._prefill(input_ids, generation_config, kwargs, is_first_iteration=True)
+    for t in range(limit):
+        if t:
+            step = model.prepare_inputs_for_generation(ids, next_sequence_length=1, **kwargs)
+            out = model(**step, return_dict=True)
+        kwargs = model._update_model_kwargs_for_generation(out, kwargs)
+        token = out.logits[:, -1].argmax(-1)
+        new[rows, t], ids = token, torch.cat([ids, token[:, None]], dim=1)
+        going = ~torch.isin(token, end) if going is None else going & ~torch.isin(token, end)
+        if not going.any():
+            break
+        if going.sum() <= 0.8 * len(going):  # a smaller cache is a copy of it, which wants to be worth it
+            keep = going.nonzero()[:, 0]
+            rows, ids, going = rows[keep], ids[keep], going[keep]
+            kwargs["past_key_values"].batch_select_indices(keep)
+            for k in ("attention_mask", "mm_token_type_ids", "position_ids"):
+                if kwargs.get(k) is not None:
+                    kwargs[k] = kwargs[k].index_select(-2, keep)
+            if getattr(base, "rope_deltas", None) is not None:
+                base.rope_deltas = base.rope_deltas[keep]
+    return torch.cat([input_ids, new], dim=1)
+
 # %% ../nbs/api/40_models.ipynb #14a3d438
 def _inputs(vlm: Vlm, prompts: list[list[int]], pixels) -> dict:
     "Left-padded model inputs for prompts of token ids; `pixels`: the image processor's output, or None."
@@ -728,7 +784,7 @@ def _begun(vlm: Vlm, prompts: list[list[int]], shown: list[tuple[str, ...]]) -> 
     begun = _inputs(vlm, [list(ids) for ids, _ in begins], look(pictures))
     rest = _inputs(vlm, [p[end:] for p, end in zip(prompts, ends, strict=True)], None)
     model.rope_deltas = None
-    cache = model(**begun, use_cache=True).past_key_values
+    cache = model(**begun, use_cache=True, past_key_values=_cache()).past_key_values
     cache.batch_select_indices(which)
     model.rope_deltas = model.rope_deltas[which]
     return {k: torch.cat([begun[k][which], rest[k]], dim=1) for k in rest} | {"past_key_values": cache}
@@ -752,8 +808,8 @@ def _write(
         _plain(model).generation_config = config  # else the checkpoint's own sampling settings are mixed in
         model.eval()
         try:
-            inputs = inputs()
-            out = model.generate(**inputs, generation_config=config)
+            inputs = {"past_key_values": _cache()} | inputs()
+            out = model.generate(**inputs, generation_config=config, custom_generate=None if temperature else _greedy)
         finally:
             _plain(model).generation_config = kept
             model.train(training)
