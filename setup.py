@@ -26,6 +26,8 @@ extras = {
         "transformers>=5.17",
         "trl>=1.16",
     ],
+    # ask models behind an endpoint; without it, scripted and replayed answers
+    "chat": ["openai>=3.57", "pydantic>=2", "tenacity"],
     # run and read the notebooks, draw the figures
     "notebooks": [
         "ipykernel",
@@ -43,7 +45,7 @@ extras = {
     # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
     "dev": ["execnb", "ghapi", "nbdev>=2.4.14,<3", "pytest", "ruff", "setuptools", "wheel"],
 }
-extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["notebooks"], *extras["peers"]})
+extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["chat"], *extras["notebooks"], *extras["peers"]})
 
 setup(
     name=cfg["lib_name"],

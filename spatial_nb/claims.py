@@ -26,7 +26,7 @@ MARKS = {
     "read-off": "from the axis of a figure",
     "inferred": "follows from other numbers",
 }
-RULE = ("metric", "minus", "control", "direction", "within", "ours")
+RULE = ("metric", "minus", "control", "direction", "within", "given", "ours")
 DIRECTIONS = (">0", "<0", "0")  # of an effect; 0: the paper says that there is none
 SHARES = ("%", "points")  # in these units the records hold shares, the papers per cent
 
@@ -39,8 +39,8 @@ def _check_rule(what: str, rule: Mapping) -> None:
     if not rule.get("metric") or direction not in DIRECTIONS:
         raise ValueError(f"{what} is {rule}, wants a metric and a direction '>0', '<0' or '0'")
     if direction != "0":
-        if "within" in rule:
-            raise ValueError(f"{what} has within and no direction '0', the only one that has a margin")
+        if alone := [k for k in ("within", "given") if k in rule]:
+            raise ValueError(f"{what} has {alone[0]} and no direction '0', the only one that has it")
         return
     if isinstance(within, bool) or not isinstance(within, (int, float)) or not 0 < within < np.inf:
         raise ValueError(f"{what} has the direction '0' and within {within!r}, wants a number above 0")
@@ -276,7 +276,7 @@ def judge(
     if record is None:
         return {"verdict": NOT_RUN, "why": f"{claim.stage} has left no record"}
     rule, metrics = claim.rule, record["metrics"]
-    if missing := [rule[k] for k in ("metric", "minus", "control") if k in rule and rule[k] not in metrics]:
+    if missing := [rule[k] for k in ("metric", "minus", "control", "given") if k in rule and rule[k] not in metrics]:
         skipped = "".join(f"; skipped: {s['what']}" for s in record.get("skipped", []))
         return {"verdict": NOT_RUN, "why": f"the record has no metric {missing[0]!r}{skipped}"}
     effects = {rule["metric"]: effect(metrics, rule["metric"], rule.get("minus"))}
@@ -289,6 +289,11 @@ def judge(
         found["control"] = rule["control"]
         ends = _scaled(effects[rule["control"]], claim.unit)
         found |= dict(zip(("control_ours", "control_low", "control_high"), ends, strict=True))
+    if "given" in rule:
+        learned = effect(metrics, rule["given"])
+        if not (learned["interval"] and learned["interval"][0] > 0):
+            why += f"; {rule['given']} {_said(learned, claim.unit)}, wanted above 0: too little was learned to tell"
+            return found | {"verdict": NOT_RUN, "why": why}
     paper, ours = record["profile"] == "paper", rule.get("ours", False)
     if paper and ours:
         return found | {

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'SPLITS', 'LEVELS', 'SIDE', 'MOST', 'COMPARED', 'split_of', 'level', 'question', 'Items', 'dataset', 'solve',
            'solution', 'analyse', 'Walks', 'pieces', 'walks', 'situation', 'read_official', 'agrees', 'agreement',
-           'overlap']
+           'overlap', 'read_by']
 
 # %% ../nbs/api/32_spatialite.ipynb #54cebbaa
 import json
@@ -20,6 +20,7 @@ import numpy as np
 
 from . import trajectories
 from .answers import counts, final
+from .chat import Model, ask
 from .core import content_hash, read_text, rng, whole
 from .items import Item, read_image
 from .puzzle_pictures import picture
@@ -571,3 +572,34 @@ def overlap(
 
     seen = {form(i) for i in training}
     return [i.id for i in items if form(i) in seen]
+
+# %% ../nbs/api/32_spatialite.ipynb #read-by-2
+_FORMS = {
+    "text": "one word",
+    "number": "one number",
+    "counts": "colors and how many of each, as in `red: 2; blue: 1`",
+    "actions": "the moves alone, in their order, with spaces between them, as in `{example}`",
+}
+_READ = """Somebody answered a question about a puzzle. What is the final answer that this person gives?
+Copy it, right or wrong; do not solve the puzzle. Form: {form}. If no answer is given, say NONE.
+
+Question:
+{question}
+
+What this person wrote:
+{text}"""
+
+
+def read_by(
+    item: Item,
+    text: str,  # what a model wrote
+    model: Model,  # that reads it, see `chat`
+    **how,  # for `chat.ask`: log, budget, temperature, ...
+) -> str:  # for `score`; empty where it finds no answer
+    "What `text` answers to `item`, as `model` reads it."
+    if not text.strip():
+        return ""
+    example = "3u 1l" if item.metadata["task"] == "wood_slide" else "u r r"
+    form = _FORMS[item.kind].format(example=example)
+    said = ask(_READ.format(form=form, question=item.question, text=text), model, **how).strip()
+    return "" if said.strip(".`\"' ").upper() == "NONE" else said
