@@ -162,7 +162,7 @@ def imagery_sets(p, tasks, width):
             longer = p["longest"] + 1, p["beyond"]
             sets[task, "{}-{} steps".format(*longer)] = ask(p["longer"], steps=longer)
         for modality in ("VQA", "VTQA"):
-            sets[task, f"{own}, {modality}"] = ask(p["held_out"], modality)
+            sets[task, f"{own}, {modality}"] = ask(p["pictured"], modality)
         sets[task, f"{own}, gray"] = [replace(i, id=f"{i.id}-gray") for i in sets[task, f"{own}, VQA"]]
         if (file := data_root() / "spatialite" / f"{task}.jsonl").is_file():
             sets[task, "official"] = spatialite.read_official(file, "short")
