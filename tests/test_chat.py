@@ -20,10 +20,10 @@ from spatial_nb.chat import Budget, ChatError, Failed, Log, OpenAI, Replay, Scri
 KEY = "sk-proj-abcdefghijklmnop0123456789"
 
 
-def body(text="fine", **more):
+def body(text="fine", finish="stop", **more):
     usage = dict(prompt_tokens=7, completion_tokens=3, total_tokens=10)
     message = dict(role="assistant", content=text, **more)
-    choice = dict(index=0, message=message, finish_reason="stop")
+    choice = dict(index=0, message=message, finish_reason=finish)
     return json.dumps(
         dict(id="x", object="chat.completion", created=0, model="m", choices=[choice], usage=usage)
     ).encode()
@@ -125,18 +125,23 @@ def test_what_passes_is_tried_again(serve, fault, tmp_path):
     server, model = serve(PASSING[fault], PASSING[fault], body("left"), most=100_000)
     log = Log(tmp_path / "log.jsonl")
     assert ask("Where?", model, log=log) == "left"
-    (row,) = log.rows.values()
+    (row,) = log.rows
     assert len(server.seen) == row["attempts"] == 3 and len(row["problems"]) == 2
-    assert (row["tokens_in"], row["tokens_out"]) == (7, 3)
+    paid = 3 if fault in ("no text", "blank", "refusal") else 1  # a body without an answer costs its tokens too
+    assert (row["tokens_in"], row["tokens_out"]) == (7 * paid, 3 * paid)
 
 
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_does_not_pass_in_so_many_attempts_is_an_error_and_no_answer(serve, fault, tmp_path):
     server, model = serve(PASSING[fault], attempts=2, most=100_000)
-    log = Log(tmp_path / "log.jsonl")
+    log, budget = Log(tmp_path / "log.jsonl"), Budget(calls=9)
     with pytest.raises(ChatError, match=r"^m gave no answer in 2 attempt\(s\), last: .+$"):
-        ask("Where?", model, log=log)
-    assert len(server.seen) == 2 and log.rows == {}
+        ask("Where?", model, log=log, budget=budget, stage="s")
+    assert len(server.seen) == 2 == budget.spent["calls"] and log.answers == {}
+    assert chat.ledger(log.rows).loc["s", ["attempts", "failed"]].tolist() == [2, 1]
+    with pytest.raises(ChatError):  # a failed call is not an answer: it is asked again
+        ask("Where?", model, log=Log(log.path))
+    assert len(server.seen) == 4
 
 
 def test_six_attempts_are_the_default(serve):
@@ -170,7 +175,7 @@ def test_pictures_go_as_data_urls(serve):
     picture = {"type": "image", "image": Image.new("RGB", (3, 2), "red")}
     assert ask([{"role": "user", "content": [picture, "Which color?"]}], model, temperature=0.5, max_tokens=4) == "red"
     (asked, key), *_ = server.seen
-    shown, words = asked["messages"][0]["content"]
+    shown, words = asked["messages"][0]["content"]  # words alone are a string, see below
     assert shown["image_url"]["url"].startswith("data:image/png;base64,") and words["text"] == "Which color?"
     assert (asked["model"], asked["temperature"], asked["max_tokens"], key) == ("m", 0.5, 4, f"Bearer {KEY}")
 
@@ -215,7 +220,63 @@ def test_an_answer_that_does_not_fit_is_asked_for_again_with_what_is_wrong(serve
     assert ask("Where?", model, Sides).side == "left"
     last = server.seen[-1][0]["messages"]
     assert [m["role"] for m in last] == ["user", "assistant", "user", "assistant", "user"]
-    assert "side: Field required" in last[-1]["content"][0]["text"]
+    assert "side: Field required" in last[-1]["content"]
+
+
+def test_an_answer_that_was_cut_off_is_none_unless_that_is_said(serve, tmp_path):
+    server, model = serve(body("left of", finish="length"))
+    log = Log(tmp_path / "log.jsonl")
+    for _ in range(2):
+        with pytest.raises(ChatError, match="cut off after 'left of'"):
+            ask("Where?", model, log=Log(log.path))
+    assert ask("Where?", model, log=Log(log.path), whole=False) == "left of" and len(server.seen) == 1
+
+
+def test_the_same_question_at_the_same_time_is_asked_once(serve, tmp_path):
+    server, model = serve("hang", body("b"), timeout=5)
+    log = Log(tmp_path / "log.jsonl")
+    assert ask_all(["a", "b", *"aaa"], model, at_once=5, log=log) in (
+        ["fine", "b", *["fine"] * 3],
+        ["b", "fine", *"bbb"],
+    )
+    assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    "fault", [error(401, "no"), (429, {}, b'{"error": {"message": "pay", "code": "insufficient_quota"}}')]
+)
+def test_where_no_question_has_hope_no_other_is_sent(serve, fault):
+    server, model = serve(fault)
+    first, *rest = ask_all(list("abcd"), model, at_once=1)
+    assert len(server.seen) == 1 and "1 attempt" in first.why
+    assert all(x.why.startswith("not asked: m gave no answer") for x in rest)
+
+
+@pytest.mark.parametrize("key", ["sk-abcdefgh\u201d", "sk-abc defghij", "sk-abcdefgh\u00a0"])
+def test_a_key_that_no_header_can_hold_is_named_and_not_said(serve, monkeypatch, key):
+    server, model = serve(body())
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ChatError, match="OPENAI_API_KEY has a space") as e:
+        ask("Where?", model)
+    assert key not in "".join(traceback.format_exception(e.value)) and not server.seen
+
+
+@pytest.mark.parametrize("usage", [[], "many", {"prompt_tokens": "7"}, {"completion_tokens": -1}])
+def test_a_server_that_counts_wrongly_still_answers(serve, usage):
+    said = json.loads(body("left")) | {"usage": usage}
+    _, model = serve(json.dumps(said).encode())
+    assert ask("Where?", model) == "left"
+
+
+def test_half_a_character_is_no_crash(serve, tmp_path):
+    _, model = serve(body("left \ud83d"))
+    assert ask("Where?", model, log=Log(tmp_path / "log.jsonl")) == "left ?"
+
+
+def test_what_is_no_setting_of_a_question_is_refused(serve):
+    _, model = serve(body())
+    with pytest.raises(ValueError, match="'extra_headers' is no setting"):
+        ask("Where?", model, extra_headers={"Authorization": "Bearer x"})
 
 
 def test_never_more_in_flight_than_allowed(serve):
@@ -288,5 +349,5 @@ def test_a_local_model_says_what_it_says_elsewhere():
 
     vlm = models.load("tiny-vlm")
     some = list(clevr.dataset("test", 0, 3, ("query_color",), size=None))
-    here = [ask(items.messages(i), chat.Local(vlm, max_tokens=8)) for i in some]
+    here = [ask(items.messages(i), chat.Local(vlm, max_tokens=8), whole=False) for i in some]
     assert here == models.generate(vlm, some, max_new_tokens=8)
