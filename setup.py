@@ -27,7 +27,7 @@ extras = {
         "trl>=1.16",
     ],
     # ask models behind an endpoint; without it, scripted and replayed answers
-    "chat": ["openai>=3.57", "pydantic>=2", "tenacity"],
+    "chat": ["httpx2", "openai>=3.57", "pydantic>=2", "tenacity"],
     # run and read the notebooks, draw the figures
     "notebooks": [
         "ipykernel",

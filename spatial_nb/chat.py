@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
+from fastcore.basics import patch
 from PIL import Image
 
 from .core import append_jsonl, content_hash, nearest, progress, read_jsonl, scrub
@@ -195,13 +196,7 @@ class Local:
         cut = not set(end) & set(new)
         return Reply(text, asked["input_ids"].shape[1], len(new), cut, seconds=spent)
 
-# %% ../nbs/api/21_chat.ipynb #chat-13
-class _Unreadable(ValueError):
-    "A body without an answer."
-
-    used = (0, 0)  # tokens that it cost all the same
-
-
+# %% ../nbs/api/21_chat.ipynb #chat-to-api
 def _to_api(messages: Sequence[Mapping]) -> list[dict]:
     "`messages` with pictures as data URLs."
 
@@ -218,6 +213,12 @@ def _to_api(messages: Sequence[Mapping]) -> list[dict]:
         return "\n".join(p["text"] for p in parts) if words else [part(p) for p in parts]
 
     return [{"role": m["role"], "content": content(m["content"])} for m in messages]
+
+# %% ../nbs/api/21_chat.ipynb #chat-answer
+class _Unreadable(ValueError):
+    "A body without an answer."
+
+    used = (0, 0)  # tokens that it cost all the same
 
 
 def _used(said) -> tuple[int, int]:
@@ -253,7 +254,7 @@ def _clean(text) -> str:
     text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w.*-]{6,}", "<key>", scrub(str(text)))
     return " ".join(text.split())[:300]
 
-# %% ../nbs/api/21_chat.ipynb #chat-14
+# %% ../nbs/api/21_chat.ipynb #chat-openai
 class OpenAI:
     "A model behind an OpenAI-compatible endpoint."
 
@@ -291,73 +292,75 @@ class OpenAI:
         how = dict(api_key=key, base_url=self.base_url, http_client=self._http, max_retries=0, timeout=self.timeout)
         return openai.OpenAI(**how).chat.completions.with_raw_response.create(**asked).http_response.content
 
-    def __call__(self, messages: list[dict], **how) -> Reply:
-        from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt
-
-        self.check()
-        if wrong := [k for k in how if k.startswith("extra_") or k in ("stream", "n", "model", "messages", "timeout")]:
-            raise ValueError(
-                f"{wrong[0]!r} is no setting of a question, allowed are temperature, seed, max_tokens, ..."
-            )
-        problems, used, spent, asked = [], [], [], dict(model=self.name, messages=_to_api(messages), **how)
-        again = Retrying(
-            stop=stop_after_attempt(self.attempts),
-            wait=self._pause,
-            retry=retry_if_exception(partial(self._passes, problems, used)),
-        )
-        error, said = ChatError, None
-        try:
-            for attempt in again:
-                with attempt, self._slots:
-                    begin = time.perf_counter()
-                    try:
-                        said = _answer(self._send(asked), self.most)
-                    finally:
-                        spent.append(time.perf_counter() - begin)
-        except RetryError:
-            pass
-        except Exception as e:  # what does not pass; only its words go on, no frame that holds the key
-            problems.append(f"{type(e).__name__}: {_clean(e)}")
-            error = Hopeless if getattr(e, "status_code", None) in (401, 403) or _unpaid(e) else ChatError
-        tokens = [sum(n) for n in zip(*used, (said.tokens_in, said.tokens_out) if said else (0, 0))]
-        whole = Reply(
-            said.text if said else "", *tokens, bool(said and said.cut), len(spent), tuple(problems), sum(spent)
-        )
-        if said:
-            return whole
-        failed = error(f"{self.name} gave no answer in {len(spent)} attempt(s), last: {problems[-1]}")
-        failed.spent = whole
-        raise failed
-
-    def _passes(self, problems: list[str], used: list, e: BaseException) -> bool:
-        "Is it worth another attempt after `e`?"
-        import openai
-
-        status = getattr(e, "status_code", None) or 0
-        if _unpaid(e) or not (
-            isinstance(e, (openai.APIConnectionError, _Unreadable)) or status in (408, 409, 425, 429) or status >= 500
-        ):
-            return False
-        where = f" ({self.base_url or 'the default address'})" if isinstance(e, openai.APIConnectionError) else ""
-        problems.append(_clean(e) + where)
-        used.append(getattr(e, "used", (0, 0)))
-        return True
-
-    def _pause(self, state) -> float:
-        "Seconds until the next attempt: what the server asks for, or twice as long as before."
-        from tenacity import wait_random_exponential
-
-        asked = getattr(getattr(state.outcome.exception(), "response", None), "headers", {}).get("retry-after", "")
-        if re.fullmatch(r"\d+(\.\d+)?", asked):
-            return min(60.0, float(asked))
-        return min(60.0, self.wait / 2 + wait_random_exponential(multiplier=self.wait / 2, max=60)(state))
-
-
+# %% ../nbs/api/21_chat.ipynb #chat-openai-again
 def _unpaid(e: BaseException) -> bool:
     "Does the server say that there is nothing left to pay with? It says so with the status of too many requests."
     return "insufficient_quota" in (getattr(e, "code", None), getattr(e, "type", None))
 
-# %% ../nbs/api/21_chat.ipynb #chat-16
+
+@patch
+def _passes(self: OpenAI, problems: list[str], used: list, e: BaseException) -> bool:
+    "Is it worth another attempt after `e`?"
+    import openai
+
+    status = getattr(e, "status_code", None) or 0
+    if _unpaid(e) or not (
+        isinstance(e, (openai.APIConnectionError, _Unreadable)) or status in (408, 409, 425, 429) or status >= 500
+    ):
+        return False
+    where = f" ({self.base_url or 'the default address'})" if isinstance(e, openai.APIConnectionError) else ""
+    problems.append(_clean(e) + where)
+    used.append(getattr(e, "used", (0, 0)))
+    return True
+
+
+@patch
+def _pause(self: OpenAI, state) -> float:
+    "Seconds until the next attempt: what the server asks for, or twice as long as before."
+    from tenacity import wait_random_exponential
+
+    asked = getattr(getattr(state.outcome.exception(), "response", None), "headers", {}).get("retry-after", "")
+    if re.fullmatch(r"\d+(\.\d+)?", asked):
+        return min(60.0, float(asked))
+    return min(60.0, self.wait / 2 + wait_random_exponential(multiplier=self.wait / 2, max=60)(state))
+
+# %% ../nbs/api/21_chat.ipynb #chat-openai-call
+@patch
+def __call__(self: OpenAI, messages: list[dict], **how) -> Reply:
+    from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt
+
+    self.check()
+    if wrong := [k for k in how if k.startswith("extra_") or k in ("stream", "n", "model", "messages", "timeout")]:
+        raise ValueError(f"{wrong[0]!r} is no setting of a question, allowed are temperature, seed, max_tokens, ...")
+    problems, used, spent, asked = [], [], [], dict(model=self.name, messages=_to_api(messages), **how)
+    again = Retrying(
+        stop=stop_after_attempt(self.attempts),
+        wait=self._pause,
+        retry=retry_if_exception(partial(self._passes, problems, used)),
+    )
+    error, said = ChatError, None
+    try:
+        for attempt in again:
+            with attempt, self._slots:
+                begin = time.perf_counter()
+                try:
+                    said = _answer(self._send(asked), self.most)
+                finally:
+                    spent.append(time.perf_counter() - begin)
+    except RetryError:
+        pass
+    except Exception as e:  # what does not pass; only its words go on, no frame that holds the key
+        problems.append(f"{type(e).__name__}: {_clean(e)}")
+        error = Hopeless if getattr(e, "status_code", None) in (401, 403) or _unpaid(e) else ChatError
+    tokens = [sum(n) for n in zip(*used, (said.tokens_in, said.tokens_out) if said else (0, 0))]
+    whole = Reply(said.text if said else "", *tokens, bool(said and said.cut), len(spent), tuple(problems), sum(spent))
+    if said:
+        return whole
+    failed = error(f"{self.name} gave no answer in {len(spent)} attempt(s), last: {problems[-1]}")
+    failed.spent = whole
+    raise failed
+
+# %% ../nbs/api/21_chat.ipynb #chat-budget
 class BudgetSpent(ChatError):
     "Nothing more may be asked."
 
@@ -403,7 +406,7 @@ class Budget:
             self.spent["tokens"] += reply.tokens_in + reply.tokens_out
             self.spent["money"] += self.price(model, reply.tokens_in, reply.tokens_out)
 
-
+# %% ../nbs/api/21_chat.ipynb #chat-log
 class Log:
     "All answers so far, in a file that only grows. Two runs may write it at once; each knows what was there before it."
 
@@ -520,7 +523,7 @@ def ask(
         said = [*said, *normal([dict(role="assistant", content=reply.text), dict(role="user", content=back)])]
     raise ChatError(f"{model.name} gave no {schema.__name__} in {1 + again} answers, last: {wrong}")
 
-# %% ../nbs/api/21_chat.ipynb #chat-24
+# %% ../nbs/api/21_chat.ipynb #chat-ask-all
 @dataclass(frozen=True)
 class Failed:
     "In place of an answer."
@@ -559,7 +562,7 @@ def ask_all(
     with ThreadPoolExecutor(at_once) as pool:
         return list(progress(pool.map(one, requests), f"asking {model.name}", total=len(requests)))
 
-
+# %% ../nbs/api/21_chat.ipynb #chat-ledger
 _COLUMNS = ["calls", "attempts", "failed", "repairs", "tokens", "seconds", "money"]
 
 
