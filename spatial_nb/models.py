@@ -720,7 +720,11 @@ class _Growing(DynamicLayer):
         return self.keys, self.values
 
 
-def _cache() -> DynamicCache:
+def _cache(model) -> DynamicCache | None:
+    "An empty cache that grows; None for a model whose layers keep something else than all keys and values."
+    stock = DynamicCache(config=_plain(model).config.get_text_config(decoder=True))
+    if any(type(layer) is not DynamicLayer for layer in stock.layers):
+        return None
     cache = DynamicCache()
     cache.layer_class_to_replicate = _Growing
     return cache
@@ -784,7 +788,7 @@ def _begun(vlm: Vlm, prompts: list[list[int]], shown: list[tuple[str, ...]]) -> 
     begun = _inputs(vlm, [list(ids) for ids, _ in begins], look(pictures))
     rest = _inputs(vlm, [p[end:] for p, end in zip(prompts, ends, strict=True)], None)
     model.rope_deltas = None
-    cache = model(**begun, use_cache=True, past_key_values=_cache()).past_key_values
+    cache = model(**begun, use_cache=True, past_key_values=_cache(vlm.model)).past_key_values
     cache.batch_select_indices(which)
     model.rope_deltas = model.rope_deltas[which]
     return {k: torch.cat([begun[k][which], rest[k]], dim=1) for k in rest} | {"past_key_values": cache}
@@ -808,8 +812,11 @@ def _write(
         _plain(model).generation_config = config  # else the checkpoint's own sampling settings are mixed in
         model.eval()
         try:
-            inputs = {"past_key_values": _cache()} | inputs()
-            out = model.generate(**inputs, generation_config=config, custom_generate=None if temperature else _greedy)
+            inputs, cache = inputs(), _cache(model)
+            if cache is not None:
+                inputs = {"past_key_values": cache} | inputs
+            loop = _greedy if cache is not None and not temperature else None
+            out = model.generate(**inputs, generation_config=config, custom_generate=loop)
         finally:
             _plain(model).generation_config = kept
             model.train(training)

@@ -130,7 +130,7 @@ def _in_rows(line: Sequence[Piece]) -> list[Piece]:
 
 
 def _said_of(q: Question) -> list[list[Piece]]:
-    "What a question may say about its start, each as pieces."
+    "What a question may say of its start and its goal, and what it asks for, each as pieces."
     line = _LINES[q.task]([q.start], ())[0]
     out = [line]
     if q.task in ("move_box", "wood_slide"):
