@@ -228,12 +228,20 @@ _HOW = "Marks are means, lines 95 % intervals, small strokes single seeds; n is 
 
 def stage_figure(
     record: Mapping,  # of one stage
+    most: float = 24.0,  # inches: beyond that height only the main panel and the differences are drawn
 ) -> Drawn | None:  # None: it measured no shares
-    "Everything that a stage measured as shares, and their differences."
+    "What a stage measured as shares, and their differences."
     groups = _groups(metrics_table({record["stage"]: record}))
     if not groups:
         return None
-    heights = [1.05 + 1.15 * _inches(table) for _, _, table in groups]
+    height = lambda group: 1.05 + 1.15 * _inches(group[2])
+    kept = [k == 0 or sort == "difference" for k, (_, sort, _) in enumerate(groups)]
+    for k, group in enumerate(groups):
+        total = sum(height(g) for g, there in zip(groups, kept) if there)
+        kept[k] = kept[k] or total + height(group) <= most
+    left = [what for g, there in zip(groups, kept) if not there for what in g[2].what.unique()]
+    groups = [g for g, there in zip(groups, kept) if there]
+    heights = [height(g) for g in groups]
     with plt.rc_context(sns.axes_style("ticks") | RC):
         size = {"figsize": (6.4, sum(heights)), "height_ratios": heights}
         fig, axes = plt.subplots(len(groups), 1, squeeze=False, layout="constrained", **size)
@@ -241,7 +249,8 @@ def stage_figure(
             looks = _looks(dict.fromkeys(table.hue))
             _dots(ax, table, sort, looks)
             _head(ax, title, table, looks)
-    return Drawn(fig, f"{record['stage']}: {record['verdict']}. {_HOW} {_source({record['stage']: record})}")
+    rest = f" Not drawn, but in metrics.csv: {', '.join(dict.fromkeys(left))}." if left else ""
+    return Drawn(fig, f"{record['stage']}: {record['verdict']}. {_HOW}{rest} {_source({record['stage']: record})}")
 
 # %% ../nbs/api/60_figures.ipynb #5feed002
 def speed_figure(
@@ -317,8 +326,10 @@ def papers_figure(
     if table.empty:
         return None
     small = {"fontsize": 7.5, "color": "0.35", "va": "center"}
+    labels = [f"{fill(c.what, 44)}\n{c.paper}" for c in table.itertuples()]
+    row = max(0.55, 0.1 + 0.17 * max(1 + label.count("\n") for label in labels))  # inches
     with plt.rc_context(sns.axes_style("ticks") | RC):
-        fig, ax = plt.subplots(figsize=(9.2, 0.9 + 0.55 * len(table)), layout="constrained")
+        fig, ax = plt.subplots(figsize=(9.2, 0.9 + row * len(table)), layout="constrained")
         right = ax.get_yaxis_transform()
         for i, c in enumerate(table.itertuples()):
             color = VERDICT_COLORS[c.verdict] if c.verdict != "not run" else "0.45"
@@ -332,7 +343,6 @@ def papers_figure(
             ax.text(1.02, i - 0.1, c.verdict, transform=right, va="center")
             ax.text(1.02, i + 0.2, f"{n}{int(c.seeds)} seed{'s' if c.seeds > 1 else ''}", transform=right, **small)
         ax.axvline(0, color="0.2", lw=1, zorder=1)
-        labels = [f"{fill(c.what, 44)}\n{c.paper}" for c in table.itertuples()]
         ax.set(yticks=range(len(table)), yticklabels=labels, ylim=(len(table) - 0.5, -0.5), xlabel="points")
         ax.grid(axis="x")
         ax.tick_params(axis="y", length=0)
