@@ -139,7 +139,7 @@ def _panel(part: pd.DataFrame, kind: str) -> tuple[str, str, pd.DataFrame]:
     if kind == "arms":
         return " and ".join(part.what.unique()), sort, part.assign(row=target, hue=part.arm)
     if kind == "differences":
-        return kind, sort, part.assign(row=target, hue=part.what)
+        return kind, sort, part.assign(row=target, hue=part.arm.where(part.arm != "", part.what))
     if kind == "sets":
         return "", sort, part.assign(row=part.what, hue=part.on)
     return "", sort, part.assign(row=part.what.str.cat(part.on, sep=", ").str.strip(", "), hue="")
@@ -205,7 +205,8 @@ def _head(ax, title: str, table: pd.DataFrame, looks: Mapping[str, tuple]):
     if table.baseline.notna().any():
         named["best guess"] = Line2D([], [], **BASELINE)
     ncols = 6 if len(named) < 6 else -(-len(named) // 2)  # two lines: one would be wider than the panel
-    ax.set_title(title, pad=22 if len(named) < 6 else 37)
+    ncols = max(1, min(ncols, 66 // (4 + max(map(len, named), default=0))))  # and more of them for long names
+    ax.set_title(title, pad=7 + 15 * max(1, -(-len(named) // ncols)))
     if named:
         tight = {"handletextpad": 0.5, "columnspacing": 1.2, "borderaxespad": 0.2, "ncols": ncols}
         ax.legend(list(named.values()), list(named), loc="lower left", bbox_to_anchor=(-0.01, 1.0), **tight)
