@@ -29,7 +29,7 @@ from PIL import Image
 from .core import append_jsonl, content_hash, nearest, progress, read_jsonl, scrub
 from .items import picture_hash, read_image
 
-# %% ../nbs/api/21_chat.ipynb #chat-05
+# %% ../nbs/api/21_chat.ipynb #chat-normal
 ROLES = ("system", "user", "assistant")
 
 
@@ -72,7 +72,7 @@ def normal(
         raise ValueError("there are no messages, wants at least one")
     return out
 
-
+# %% ../nbs/api/21_chat.ipynb #chat-key
 def data_url(image: Image.Image) -> str:
     "`image` as the API takes it."
     out = io.BytesIO()
