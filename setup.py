@@ -33,6 +33,7 @@ extras = {
         "ipykernel",
         "ipython",
         "ipywidgets",
+        "joblib",  # functions of a notebook in processes of their own
         "jupyterlab",
         "matplotlib",
         "nbconvert",
