@@ -28,6 +28,8 @@ extras = {
     ],
     # ask models behind an endpoint; without it, scripted and replayed answers
     "chat": ["httpx2", "openai>=3.57", "pydantic>=2", "tenacity"],
+    # a model at hand behind an OpenAI-compatible endpoint, `transformers serve`; the tests of 21_chat ask one
+    "serve": ["transformers[serving]>=5.17"],
     # run and read the notebooks, draw the figures
     "notebooks": [
         "ipykernel",
@@ -46,7 +48,7 @@ extras = {
     # change the notebooks: nbdev 2 reads settings.ini (nbdev 3 does not) and works with exactly these of its friends
     "dev": ["execnb", "ghapi", "nbdev>=2.4.14,<3", "pytest", "ruff", "setuptools", "wheel"],
 }
-extras["dev"] = sorted({*extras["dev"], *extras["train"], *extras["chat"], *extras["notebooks"], *extras["peers"]})
+extras["dev"] = sorted({name for part in extras.values() for name in part})
 
 setup(
     name=cfg["lib_name"],

@@ -34,7 +34,7 @@ ROLES = ("system", "user", "assistant")
 
 
 def _part(part, where: str) -> dict:
-    "One part of a message, a picture as a Pillow image."
+    "One part of a message, a picture as a Pillow image in RGB."
     if isinstance(part, str):
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping) or part.get("type") not in ("text", "image", "image_url"):
@@ -50,7 +50,8 @@ def _part(part, where: str) -> dict:
             raise ValueError(f"{where} is a data URL that holds no picture: {str(e)[:60]}") from None
     elif isinstance(image, str) and re.match(r"https?://", image):
         return {"type": "image_url", "image_url": {"url": image}}
-    return {"type": "image", "image": image if isinstance(image, Image.Image) else read_image(image)}
+    image = image if isinstance(image, Image.Image) else read_image(image)
+    return {"type": "image", "image": image.convert("RGB")}
 
 
 def normal(
@@ -252,8 +253,11 @@ def _answer(body: bytes, most: int) -> Reply:
 
 
 def _clean(text) -> str:
-    "One line without keys, as far as a server repeats them."
-    text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w.*-]{6,}", "<key>", scrub(str(text)))
+    "One line without keys, as far as a server repeats them; of an error also the detail, which the client leaves out."
+    said = getattr(text, "body", None)
+    said = said.get("detail") if isinstance(said, dict) else said
+    text = f"{text} - {str(said)[:4000]}" if said else str(text)
+    text = re.sub(r"\b(sk|key|Bearer)[-_ ][\w.*-]{6,}", "<key>", scrub(text))
     return " ".join(text.split())[:300]
 
 # %% ../nbs/api/21_chat.ipynb #chat-openai
