@@ -96,7 +96,9 @@ def test_bad_input_is_named_in_one_line():
 
 
 def test_the_box_may_be_absent():
-    boxed = [o | {"box": (o["center"][0] - 30, o["center"][1] - 30, o["center"][0] + 30, o["center"][1] + 30)} for o in FEW]
+    boxed = [
+        o | {"box": (o["center"][0] - 30, o["center"][1] - 30, o["center"][0] + 30, o["center"][1] + 30)} for o in FEW
+    ]
     for asked in ("What shape is hidden by the cube?", "Is the cylinder in front of the red block?"):
         assert parsing.answer(asked, FEW) == parsing.answer(asked, boxed)
     assert parsing.answer("How many balls are there?", [o | {"x": 1, "y": 2} for o in FEW]) == "2"
@@ -124,7 +126,11 @@ def test_answers_do_not_depend_on_the_order_of_objects():
         uv, _ = project(scene.camera, scene.positions)
         objects = [{k: getattr(o, k) for k in ATTRIBUTES} | dict(center=tuple(c)) for o, c in zip(scene.objects, uv)]
         turned = [objects[k] for k in rng("order", "turned", i).permutation(len(objects))]
-        for asked in ("How many things are behind a cube?", "What color is the leftmost thing?", "Are any two cubes red?"):
+        for asked in (
+            "How many things are behind a cube?",
+            "What color is the leftmost thing?",
+            "Are any two cubes red?",
+        ):
             assert parsing.answer(asked, objects) == parsing.answer(asked, turned)
 
 
