@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACTIONS', 'RATED', 'ENDS', 'ASK', 'VIEWS', 'Step', 'Rating', 'feedback', 'Observation', 'observed', 'Attempt',
-           'Trace', 'write_trace', 'read_trace', 'chat_messages', 'Rewards', 'check_row', 'to_dataset', 'funnel',
-           'counts', 'export', 'write_official', 'read_official']
+           'Trace', 'write_trace', 'read_trace', 'read_traces', 'chat_messages', 'Rewards', 'check_row', 'to_dataset',
+           'funnel', 'counts', 'export', 'write_official', 'read_official']
 
 # %% ../nbs/api/27_traces.ipynb #traces-02
 import base64
@@ -25,7 +25,7 @@ from PIL import Image
 
 from .answers import phrase
 from .chat import data_url
-from .core import atomic, nearest, read_json, write_json
+from .core import atomic, nearest, read_json, read_jsonl, write_json
 from .items import picture_hash, read_image
 
 # %% ../nbs/api/27_traces.ipynb #traces-step
@@ -150,6 +150,7 @@ class Attempt:
     accepted: bool = False  # part of the trace
     reason: str = ""  # why it was accepted, or not
     observation: Observation | None = None  # what the tool said, where it was run
+    lost: Mapping | None = None  # calls, tokens_in and tokens_out of requests that gave nothing
 
 
 @dataclass(eq=False, repr=False)
@@ -272,6 +273,17 @@ def read_trace(path: str | Path) -> Trace:
     "What `write_trace` wrote."
     return Trace.from_json(read_json(path))
 
+
+def read_traces(
+    folder: str | Path,  # holds traces.jsonl and pictures/
+) -> list[Trace]:  # in the order in which they were made; of a question that was tried again, the newest
+    "The traces in a folder, as `spatialtracegen.generate_all` leaves it."
+    path = Path(folder) / "traces.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"no traces in {str(folder)!r}: it holds no traces.jsonl")
+    newest = {row["id"]: row for row in read_jsonl(path)}
+    return [Trace.from_json(row, Path(folder) / "pictures") for row in newest.values()]
+
 # %% ../nbs/api/27_traces.ipynb #traces-show
 def _img(image: Image.Image | None, width: int) -> str:
     "`image` as an HTML picture of at most this width."
@@ -305,7 +317,7 @@ def _done(a: Attempt) -> str:
     "What an attempt does, in one line."
     s = a.step
     what = "" if s is None else f"{s.tool} ▸" if s.action == "tool_call" else f"answer: {s.text}"
-    fault = _chip(f"planted: {s.facts['fault']}", "#b07d12") if s and s.facts and s.facts.get("fault") else ""
+    fault = _chip(f"fault: {s.facts['fault']}", "#b07d12") if s and s.facts and s.facts.get("fault") else ""
     return f"{_chip(what, '#3a6fc4') if what else ''} {_rated(a)} {fault}"
 
 
@@ -560,9 +572,8 @@ def check_row(row: Mapping, view: str) -> None:
         raise bad("chosen and rejected are the same")
     if view == "prm":
         if len(row["completions"]) != len(row["labels"]) or not row["labels"]:
-            raise bad(
-                f"{len(row['completions'])} completions, {len(row['labels'])} labels, wants as many, at least one"
-            )
+            n = len(row["completions"]), len(row["labels"])
+            raise bad(f"{n[0]} completions and {n[1]} labels, wants as many, at least one")
         if not all(isinstance(y, bool) for y in row["labels"]):
             raise bad(f"labels are {row['labels']}, wants True or False")
     if view == "transitions":
