@@ -189,7 +189,8 @@ _SIDES = dict(left="left of", right="right of", front="in front of", behind="beh
 _MOST = dict(left="leftmost", right="rightmost", front="frontmost", behind="rearmost")
 _ASKS = dict(
     exist="whether there are {0}", count="the number of {0}", describe="what {0} is",
-    distance="the distance from {0} to {1}", less_than="whether {0} is less than {1}", greater_than="whether {0} is more than {1}",
+    distance="the distance from {0} to {1}", less_than="whether {0} is less than {1}",
+    greater_than="whether {0} is more than {1}",
     height="the height of {0}", direction="the way from {1} to {0}", is_between="whether {0} is between {1} and {2}",
 )  # fmt: skip
 
@@ -507,11 +508,11 @@ def _answer_text(item, value, rows: Sequence[Mapping]) -> str | None:
         return None
     options = getattr(item, "options", None)
     if getattr(item, "kind", None) == "choice":
-        words = set(rows[value].values() if isinstance(value, int) else ()) if not isinstance(value, str) else value
-        fits = [
-            k for k, o in enumerate(options)
-            if (o == words if isinstance(words, str) else set(o.split()) - {"thing"} <= words)
-        ]  # fmt: skip
+        if isinstance(value, str):
+            fits = [k for k, o in enumerate(options) if o == value]
+        else:  # an object: the one option that names it
+            words = {"thing", *(rows[value][k] for k in ATTRIBUTES)}
+            fits = [k for k, o in enumerate(options) if set(o.split()) <= words]
         return LETTERS[fits[0]] if len(fits) == 1 else None
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"
@@ -1017,12 +1018,14 @@ def spending(
         took = [("generate", a.step and vars(a.step), ""), ("verify", a.rating and vars(a.rating), "")]
         took.append(("verify" if a.step else "generate", a.lost, None))  # without a text: it failed
         for stage, what, text in took:
-            if what and what["calls"]:
-                row = {k: what[k] for k in ("tokens_in", "tokens_out")} | {"attempts": what["calls"], "text": text}
-                rows.append(row | dict(model=stage, stage=stage, repair=0, seconds=0.0))
+            calls = what["calls"] if what else 0
+            for k in range(calls):  # tokens are known of all together
+                tokens = {n: 0 if k else what[n] for n in ("tokens_in", "tokens_out")}
+                row = dict(model=stage, stage=stage, repair=k, attempts=1, seconds=0.0)
+                rows.append(row | tokens | {"text": text if k == calls - 1 else ""})
     answered = sum(t.end == "answered" for t in traces)
     out = ledger(rows, {s: answered for s in {r["stage"] for r in rows}}, prices)
-    return out.drop(columns=["seconds", "seconds each", "repairs"], errors="ignore")
+    return out.drop(columns=["seconds", "seconds each", "attempts"], errors="ignore")
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-many
 def _kept(out: Path, items: Sequence, told: Mapping) -> dict[str, Trace]:

@@ -786,7 +786,13 @@ def _own_history(entries: Sequence[Mapping]) -> list[Mapping]:
         return []
     first = min(e["step_index"] for e in entries)
     starts = [k for k, e in enumerate(entries) if e["step_index"] == first and e["attempt_number"] == 1]
-    return [dict(e, step_index=e["step_index"] - first) for e in entries[starts[-1] if starts else 0 :]]
+    return entries[starts[-1] if starts else 0 :]
+
+
+def _begins(step: Step, entry: Mapping) -> bool:
+    "Is an entry of the history about this step, as far as it was kept?"
+    kept = _step_of(entry.get("step_content", ""))
+    return kept is not None and step.reasoning.strip().startswith(kept.reasoning)
 
 
 def _url_picture(url: str | None, folder: Path, path: str | None = None) -> Image.Image | None:
@@ -825,8 +831,13 @@ def read_official(
     first = min((d.get("step_index", 0) for d in listed), default=0)
     taken = _taken(row["trace"], folder, {d.get("step_index", 0) - min(first, 1): d for d in listed})
     tries, history = [], _own_history(row.get("verification_history") or [])
+    at = lambda e, b: taken[e["step_index"] - b][0] if b <= e["step_index"] < b + len(taken) else None
+    fits = lambda b: sum(at(e, b) is not None and _begins(at(e, b), e) for e in history)
+    base = max((0, 1), key=fits)  # steps are counted from 0 or from 1
     for k, (step, seen) in enumerate(taken):
-        verdicts = [e for e in history if e["step_index"] == k] or [{}]
+        verdicts = [e for e in history if e["step_index"] == k + base]
+        if not verdicts or (verdicts[-1].get("regeneration_triggered") and not _begins(step, verdicts[-1])):
+            verdicts.append({"attempt_number": len(verdicts) + 1})  # the one that was taken was not rated
         for e in verdicts:
             last = e is verdicts[-1]
             kept = step if last else _step_of(e.get("step_content", "")) or Step("?", _CUT)
