@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROLES', 'WORDS', 'FAULTS', 'RUBRICS', 'AFTER', 'ARTEFACTS', 'State', 'role_of', 'system_prompt', 'LLM', 'node_words',
-           'node_needs', 'objects_of', 'Policy', 'right_answer', 'low_detail', 'LLMVerifier', 'standing', 'Scripted',
-           'Settings', 'generate', 'Batch', 'spending', 'generate_all', 'ratings', 'answer', 'read_official',
-           'write_official']
+           'node_needs', 'objects_of', 'ToolWorld', 'Policy', 'right_answer', 'low_detail', 'LLMVerifier', 'standing',
+           'Scripted', 'Settings', 'generate', 'Batch', 'spending', 'generate_all', 'ratings', 'answer',
+           'read_official', 'write_official']
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-02
 import json
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -25,17 +25,18 @@ from PIL import Image
 
 from .chat import Budget, BudgetSpent, ChatError, Hopeless, Log, Model, ask, ledger
 from .core import append_jsonl, content_hash, hold, nearest, progress, rng, whole
+from .geometry import clevr_camera, directions, distances
 from .items import LETTERS, Item, gold, question_text, read_image
 from .programs import FUNCTIONS, Undefined, World, node_outputs, program_text
-from .scenes import ATTRIBUTES
+from .scenes import ATTRIBUTES, SIZES, angles
 from .scores import score
 from spatial_nb.traces import (
     ACTIONS,
     ENDS,
     Attempt,
-    Observation,
     Rating,
     Step,
+    ToolOutput,
     Trace,
     chat_messages,
     feedback,
@@ -53,7 +54,7 @@ class State:
 
     item: object  # an `Item`, or anything with id, question and images
     picture: Image.Image
-    taken: tuple[tuple[Step, Observation | None], ...] = ()  # accepted steps, each with what its tool said
+    taken: tuple[tuple[Step, ToolOutput | None], ...] = ()  # accepted steps, each with what its tool said
     tools: tuple[str, ...] = ()  # names
     attempt: int = 1  # which try, from 1
     last: Step | None = None  # the try before, which was rejected
@@ -186,12 +187,25 @@ class LLM:
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-words
 _SIDES = dict(left="left of", right="right of", front="in front of", behind="behind", near="near", far="far from")
+_SAME = tuple(f"same_{k}" for k in ATTRIBUTES)
 _MOST = dict(left="leftmost", right="rightmost", front="frontmost", behind="rearmost")
 _ASKS = dict(
     exist="whether there are {0}", count="the number of {0}", describe="what {0} is",
     distance="the distance from {0} to {1}", less_than="whether {0} is less than {1}",
-    greater_than="whether {0} is more than {1}",
-    height="the height of {0}", direction="the way from {1} to {0}", is_between="whether {0} is between {1} and {2}",
+    greater_than="whether {0} is more than {1}", height="the height of {0}", direction="the way from {1} to {0}",
+    is_between="whether {0} is between {1} and {2}", all_same="whether the {v} is the same for all {0}",
+    list_of="each {v} of {0}", difference="{0} other than {1}", same_value="things of the same {v} as {0}",
+    same_as_any="things of the same {v} as any of {0}", sharing="{0} that share a {v}",
+    other_size="things {v} than {0}",
+    odd_one_out="the odd one out of {0}", beyond="things {side} {0}", next_in="the next of {0} {side} {1}",
+    closest_of="the {v} of {0} to {1}", beside="things beside {0}", amid="things amid {0}",
+    is_closer="whether {0} is closer to {1} than to {2}", half="{0} in the {v} half", most="the {v} most of {0}",
+    occluded="{0} that are partly hidden", occluded_by="things partly hidden by {0}",
+    occluding="things that hide a part of {0}", value="the {v} of {0}", kinds="the number of different {v}s of {0}",
+    repeated="the {v} that occurs twice among {0}", in_common="what {0} have in common", number="{v}",
+    subtract="{0} less {1}", parity="whether {0} is {v}", negation="not {0}", conjunction="{0}, and {1}",
+    disjunction="{0}, or {1}", subset="whether {0} are all {1}", all_differ="whether the {v}s of {0} all differ",
+    larger_group="the {v} of the larger group of {0} and {1}", same_group="whether {0} and {1} have one {v}",
 )  # fmt: skip
 
 
@@ -213,7 +227,7 @@ def _things(program, i: int, plural: bool) -> str:
     said = [node_words(program, j) for j in program[i]["inputs"]]
     if name == "relate":
         return f"{noun} {_SIDES.get(values[0], values[0])} {said[0]}"
-    if name.startswith("same_"):
+    if name in _SAME:
         return f"{noun} of the same {name[5:]} as {said[0]}"
     if name == "between":
         return f"{noun} between {said[0]} and {said[1]}"
@@ -229,7 +243,7 @@ def node_words(
     i = range(len(program))[i]
     name, values = _name_of(program[i])
     inputs = program[i]["inputs"]
-    if name.startswith(("filter_", "same_")) or name in ("scene", "relate", "between"):
+    if name.startswith("filter_") or name in _SAME or name in ("scene", "relate", "between"):
         return _things(program, i, plural)
     if name in ("union", "intersect"):
         one, two = (node_words(program, j, plural) for j in inputs)
@@ -247,27 +261,25 @@ def node_words(
         return f"whether {said[0]} equals {said[1]}"
     if name == "is_related":
         return f"whether {said[0]} is {_SIDES.get(values[0], values[0])} {said[1]}"
-    if name == "all_same":
-        return f"whether the {values[0]} is the same for all {said[0]}"
-    if name == "list_of":
-        return f"each {values[0]} of {said[0]}"
-    return _ASKS[name].format(*said) if name in _ASKS else program_text(program[: i + 1])
+    if name not in _ASKS:
+        return program_text(program[: i + 1])
+    word = values[0] if values else ""
+    return _ASKS[name].format(*said, v=word, side=_SIDES.get(word, word))
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-belief
-_NEEDS = {"by_distance": "top_down", "distance": "top_down", "direction": "top_down"}
-_NEEDS |= {"between": "top_down", "is_between": "top_down", "near": "top_down", "far": "top_down"}
-_NEEDS |= {"front": "depth", "behind": "depth"}
+_FROM_ABOVE = ("by_distance", "distance", "direction", "between", "is_between", "near", "far")
+_FROM_ABOVE += ("next_in", "closest_of", "beside", "is_closer", "amid")
+_BY_DEPTH = ("front", "behind", "occluded", "occluded_by", "occluding")
 
 
 def node_needs(node: Mapping) -> str:  # segment, depth or top_down
     "Which tool shows what a node of a program asks."
     name, values = _name_of(node)
-    if name in ("relate", "is_related", "extreme") and values:
-        name = values[0]
-    return _NEEDS.get(name, "segment")
+    asks = {name, *map(str, values)}
+    return "top_down" if asks & {*_FROM_ABOVE} else "depth" if asks & {*_BY_DEPTH} else "segment"
 
 
-def objects_of(observations: Iterable[Observation]) -> list[dict]:
+def objects_of(observations: Iterable[ToolOutput]) -> list[dict]:
     "The objects of several observations as one list: a later one adds to the object whose centre is nearest."
     out = []
     for seen in observations:
@@ -319,7 +331,7 @@ def _outputs(program, world, ready: Sequence[bool]) -> list[tuple[bool, object]]
         if ready[i] and all(out[j][0] for j in node["inputs"]):
             try:
                 found, value = True, node_outputs(program[: i + 1], world, values)[-1]
-            except (Undefined, ValueError):
+            except (Undefined, ValueError, AttributeError, IndexError):  # or this kind of world cannot tell
                 pass
         out.append((found, value))
         values.append(value)
@@ -339,14 +351,86 @@ def _told(program, settled: Iterable[int]) -> list[int]:
     settled = set(settled)
     kind = [_name_of(n)[0] for n in program]
     inner = {j for i in settled if kind[i].startswith(("filter_", "unique")) for j in program[i]["inputs"]}
-    worth = lambda i: i not in inner or kind[i].startswith(("relate", "same_"))
-    return [i for i in sorted(settled) if kind[i] != "scene" and worth(i)]
+    worth = lambda i: i not in inner or kind[i] in ("relate", *_SAME)
+    return [i for i in sorted(settled) if kind[i] not in ("scene", "number") and worth(i)]
+
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-tool-world
+class ToolWorld(World):
+    "Objects as tools have shown them: relations from the best that is known."
+
+    def __init__(
+        self,
+        objects: Sequence[Mapping],  # attribute words; center, box (pixels), depth, position (metres) as far as known
+        size: tuple[int, int] = (480, 320),  # width, height of the picture
+    ):
+        super().__init__(objects)
+        self.rows, self.size, self.eye = list(objects), size, clevr_camera(size=size)
+
+    @cached_property
+    def picture(self):
+        from spatial_nb.pixels import PictureWorld
+
+        return PictureWorld(self.rows, self.size)
+
+    def __getattr__(self, name: str):  # what some functions ask of a picture's world: camera, centers, boxes
+        if name in ("camera", "centers", "boxes"):
+            return getattr(self.picture, name)
+        raise AttributeError(f"objects that tools have shown have no {name!r}")
+
+    def _all(self, key: str) -> np.ndarray | None:
+        "One property of all objects; None where one of them lacks it."
+        found = [r.get(key) for r in self.rows]
+        return None if any(f is None for f in found) else np.array(found, float)
+
+    @cached_property
+    def ground(self) -> np.ndarray | None:  # (n, 2) metres right of the camera and ahead of it
+        p = self._all("position")
+        return None if p is None or p.shape[1] != 2 else p
+
+    @cached_property
+    def ahead(self) -> np.ndarray | None:  # (n,) metres, up to a constant
+        if self.ground is not None:
+            return self.ground[:, 1]
+        d = self._all("depth")
+        metres = d is not None and d.max() > 1  # a relative depth ends at 1
+        return d / float(self.eye.rotation[2] @ directions(self.eye)["behind"]) if metres else None
+
+    def of(self, what: str) -> np.ndarray:
+        if what not in self._cached:
+            out = self._shown(what)
+            self._cached[what] = self.picture.of(what) if out is None else out
+        return self._cached[what]
+
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-tool-world-of
+@patch
+def _shown(self: ToolWorld, what: str) -> np.ndarray | None:
+    "What tools have shown of it."
+    apart = lambda x: x[None] - x[:, None]
+    if what in ("offset:front", "offset:behind") and self.ahead is not None:
+        return apart(self.ahead if what == "offset:behind" else -self.ahead)
+    if what == "box":
+        return self._all("box")
+    if self.ground is None:
+        return None
+    if what in ("offset:left", "offset:right"):
+        return apart(self.ground[:, 0] if what == "offset:right" else -self.ground[:, 0])
+    if what == "toward":
+        return float(np.hypot(*self.eye.position[:2])) - self.ground[:, 1]
+    spots = np.c_[self.ground, [SIZES[a["size"]] for a in self.attributes]]
+    if what == "distance":
+        return distances(spots)
+    if what == "angle":
+        return angles(spots)
+    if what == "bearing":
+        return np.degrees(np.arctan2(self.of("offset:behind"), self.of("offset:right")))
+    return None
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-policy
 FAULTS = ("perception", "relation", "logic", "tool", "answer")
 _OTHER = dict(left="right", right="left", front="behind", behind="front", near="far", far="near")
 _OTHER |= dict(closest="furthest", furthest="closest")
 _INSTEAD = dict(union="intersect", intersect="union", less_than="greater_than", greater_than="less_than")
+_INSTEAD |= dict(conjunction="disjunction", disjunction="conjunction")
 
 
 class Policy:
@@ -355,7 +439,7 @@ class Policy:
     def __init__(
         self,
         parse: Callable | None = None,  # question -> program; None: `parsing.parse`
-        world: Callable | None = None,  # objects -> programs.World; None: `parsing.PictureWorld`
+        world: Callable = ToolWorld,  # (objects, size of the picture) -> programs.World
         truth: Callable | None = None,  # item -> Scene or World, or None where it is not known
         errors: Mapping[str, float] | float = 0.0,  # chance of each kind of mistake in a step; a number: of each
         again: float | None = None,  # chance of the same mistake after feedback; None: as if nothing had been said
@@ -383,19 +467,12 @@ class Policy:
             self.parse = parse
         return self.parse(question)
 
-    def _world(self, rows):
-        if self.world is None:
-            from spatial_nb.parsing import PictureWorld
-
-            self.world = PictureWorld
-        return self.world(rows)
-
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-policy-view
 class _View:
     "What a policy has to go on at one step."
 
     def __init__(self, policy: Policy, state: State):
-        self.program = policy._program(state.item.question)
+        self.program, self.size = policy._program(state.item.question), state.picture.size
         seen = [o for _, o in state.taken if o is not None]
         self.plants = [p for s, _ in state.taken if (p := (s.facts or {}).get("planted"))]
         called = [role_of(o.tool) for o in seen]
@@ -415,7 +492,7 @@ class _View:
         "Program, objects and outputs with the mistakes so far and `more`."
         program, rows = _edited(self.program, self.rows, [*self.plants, *more])
         try:
-            world = self.policy._world(rows) if rows else None
+            world = self.policy.world(rows, self.size) if rows else None
         except (ValueError, KeyError, TypeError):  # tools that show too little
             world = None
         ready = _ready(self.program, self.now) if world is not None and self.called else [False] * len(program)
@@ -561,7 +638,7 @@ def _sentence(view: _View, claim: Mapping) -> str:
         return f"{words()}: {'yes' if value else 'no'}"
     return f"{words()} is {'the ' if FUNCTIONS[_name_of(view.program[i])[0]].output == 'object' else ''}{value}"
 
-
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-policy-fault
 @patch
 def _fault(self: Policy, state: State, random: np.random.Generator) -> str | None:
     "Which mistake is to be made here, if any."
@@ -735,7 +812,7 @@ _BETTER = dict(
     unneeded="Ask for what the question needs.",
 )
 
-
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-scripted-class
 class Scripted:
     "A verifier that knows the facts and misjudges them at known rates."
 
@@ -901,12 +978,12 @@ def _picture_of(item) -> Image.Image:
     return images[0] if isinstance(images[0], Image.Image) else read_image(images[0])
 
 
-def _run_tool(tools: Mapping[str, Callable], name: str, picture: Image.Image) -> Observation:
+def _run_tool(tools: Mapping[str, Callable], name: str, picture: Image.Image) -> ToolOutput:
     "What the tool says; one that fails says so, and the trace goes on."
     try:
-        return observed(tools[name](picture))
+        return observed(tools[name](picture), name)
     except Exception as e:
-        return Observation(name, None, None, f"{name} failed: {type(e).__name__}: {' '.join(str(e).split())[:200]}")
+        return ToolOutput(name, None, None, f"{name} failed: {type(e).__name__}: {' '.join(str(e).split())[:200]}")
 
 
 def _check(verifier, tools, how: Settings) -> None:
@@ -1099,7 +1176,7 @@ def generate_all(
             lock.release(force=True)
     return Batch([kept[i] for i in ids if i in kept], len(items), stopped)
 
-
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-many-work
 def _work(todo, make, kept: dict, out: Path | None, workers: int, pictures: bool) -> str | None:
     "Make what is to do, each written when it is done; the reason, where that ends early."
     stop, over = threading.Event(), []

@@ -63,7 +63,7 @@ def world():
     scene_of = lambda item: scenes[picture_hash(item.images[0])]
     cameras = {o.position: s.camera for s in scenes.values() for o in s.objects}
     thing = lambda row: Object(**{k: row[k] for k in (*ATTRIBUTES, "position")})
-    seen = lambda rows: World(Scene([thing(r) for r in rows], cameras[tuple(rows[0]["position"])]))
+    seen = lambda rows, size: World(Scene([thing(r) for r in rows], cameras[tuple(rows[0]["position"])]))
     return items, programs, {n: tool(n) for n in ("segment", "depth", "top_down")}, scene_of, seen
 
 

@@ -12,10 +12,10 @@ from spatial_nb.items import picture_hash
 from spatial_nb.traces import (
     VIEWS,
     Attempt,
-    Observation,
     Rating,
     Rewards,
     Step,
+    ToolOutput,
     Trace,
     check_row,
     export,
@@ -47,7 +47,7 @@ def a_trace(seed, name="q"):
             step = Step(**vars(step) | {"facts": facts if r.random() < 0.7 else None, "calls": 1, "tokens_in": 9})
             rating = Rating(float(1 + r.integers(10)), "because", "n", "c") if r.random() < 0.8 else None
             tries.append(Attempt(i, n, step, rating, reason="rejected", lost=None if rating else {"calls": 1}))
-        seen = None if last else Observation(f"tool{i}", picture(i), {"objects": [{"box": [1, 2.5]}]}, f"{i} objects")
+        seen = None if last else ToolOutput(f"tool{i}", picture(i), {"objects": [{"box": [1, 2.5]}]}, f"{i} objects")
         tries[-1] = Attempt(**vars(tries[-1]) | {"accepted": True, "passed": rating is not None, "observation": seen})
     return Trace(f"{name}{seed}", "Is it?", picture(seed), "yes", tries, "yes", True, "answered", settings={"tau": 5})
 
@@ -194,7 +194,7 @@ def test_masks_and_numbers_that_json_cannot_hold_are_left_out():
     import numpy as np
 
     seen = observed(
-        Observation("t", None, {"mask": np.ones((99, 99)), "box": np.arange(4), "far": np.float32("nan")}, "a\nb")
+        ToolOutput("t", None, {"mask": np.ones((99, 99)), "box": np.arange(4), "far": np.float32("nan")}, "a\nb")
     )
     assert (seen.result, seen.message) == ({"mask": None, "box": [0, 1, 2, 3], "far": None}, "a b")
     assert traces._light(object()) is None
