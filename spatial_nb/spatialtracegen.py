@@ -199,7 +199,7 @@ _ASKS = dict(
     other_size="things {v} than {0}",
     odd_one_out="the odd one out of {0}", beyond="things {side} {0}", next_in="the next of {0} {side} {1}",
     closest_of="the {v} of {0} to {1}", beside="things beside {0}", amid="things amid {0}",
-    is_closer="whether {0} is closer to {1} than to {2}", half="{0} in the {v} half", most="the {v} most of {0}",
+    is_closer="whether {0} is closer to {1} than to {2}", half="{0} in the {v} half", most="the {most} of {0}",
     occluded="{0} that are partly hidden", occluded_by="things partly hidden by {0}",
     occluding="things that hide a part of {0}", value="the {v} of {0}", kinds="the number of different {v}s of {0}",
     repeated="the {v} that occurs twice among {0}", in_common="what {0} have in common", number="{v}",
@@ -264,7 +264,7 @@ def node_words(
     if name not in _ASKS:
         return program_text(program[: i + 1])
     word = values[0] if values else ""
-    return _ASKS[name].format(*said, v=word, side=_SIDES.get(word, word))
+    return _ASKS[name].format(*said, v=word, side=_SIDES.get(word, word), most=_MOST.get(word, word))
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-belief
 _FROM_ABOVE = ("by_distance", "distance", "direction", "between", "is_between", "near", "far")
@@ -279,21 +279,27 @@ def node_needs(node: Mapping) -> str:  # segment, depth or top_down
     return "top_down" if asks & {*_FROM_ABOVE} else "depth" if asks & {*_BY_DEPTH} else "segment"
 
 
-def objects_of(observations: Iterable[ToolOutput]) -> list[dict]:
-    "The objects of several observations as one list: a later one adds to the object whose centre is nearest."
+def objects_of(
+    observations: Iterable[ToolOutput],
+    radius: float = 25.0,  # pixels between the centres of one object in two observations, at most
+) -> list[dict]:  # those whose attributes are known
+    "The objects of several observations as one list: a later one adds what is not known of an object."
     out = []
     for seen in observations:
         found = seen.result.get("objects") if isinstance(seen.result, Mapping) else seen.result
-        found = [o for o in found or [] if isinstance(o, Mapping)]
-        whole = len(found) == len(out)
-        for k, o in enumerate(found):
-            at = [i for i, p in enumerate(out) if p.get("center") and o.get("center")]
-            apart = lambda i: float(np.hypot(*np.subtract(out[i]["center"], o["center"])))
-            mine = min(at, key=apart, default=k if whole else None)
-            if mine is None or (at and apart(mine) > 25):
-                out.append(dict(o))
-            else:
-                out[mine] |= {key: v for key, v in o.items() if v is not None and out[mine].get(key) is None}
+        found = [dict(o) for o in found or [] if isinstance(o, Mapping)]
+        if all(o.get("center") for o in (*out, *found)):
+            apart = lambda i, k: float(np.hypot(*np.subtract(out[i]["center"], found[k]["center"])))
+            pairs = sorted((apart(i, k), i, k) for i in range(len(out)) for k in range(len(found)))
+            pairs = [(i, k) for d, i, k in pairs if d <= radius]
+        else:  # no places to go by: the order
+            pairs = [(i, i) for i in range(len(out))] if len(found) == len(out) else []
+        used = set()
+        for i, k in pairs:
+            if ("old", i) not in used and ("new", k) not in used:
+                used |= {("old", i), ("new", k)}
+                out[i] |= {key: v for key, v in found[k].items() if v is not None and out[i].get(key) is None}
+        out += [o for k, o in enumerate(found) if ("new", k) not in used]
     return [o for o in out if all(o.get(k) in words for k, words in ATTRIBUTES.items())]
 
 
@@ -438,7 +444,7 @@ class Policy:
 
     def __init__(
         self,
-        parse: Callable | None = None,  # question -> program; None: `parsing.parse`
+        parse: Callable | None = None,  # question -> program, or several readings of it; None: `parsing.readings`
         world: Callable = ToolWorld,  # (objects, size of the picture) -> programs.World
         truth: Callable | None = None,  # item -> Scene or World, or None where it is not known
         errors: Mapping[str, float] | float = 0.0,  # chance of each kind of mistake in a step; a number: of each
@@ -456,29 +462,37 @@ class Policy:
         if gather not in ("needed", "all"):
             raise ValueError(f"gather is {gather!r}: {nearest(str(gather), ('needed', 'all'))}")
         self.parse, self.world, self.truth = parse, world, truth
-        self.errors, self.again, self.gather, self._true = errors, again, gather, {}
+        self.errors, self.again, self.gather = errors, again, gather
+        self._true, self._read = {}, {}  # what was found out: about true scenes, and of questions
         rates = " ".join(f"{k}={errors[k]:g}" for k in FAULTS if errors.get(k))
         self.name = f"policy {rates or 'faultless'} again={again} gather={gather}"
 
-    def _program(self, question: str):
-        if self.parse is None:
-            from spatial_nb.parsing import parse
-
-            self.parse = parse
-        return self.parse(question)
+    def readings(self, question: str) -> Sequence:  # of programs, the plainest first
+        "How `question` can be read."
+        if question not in self._read:
+            if self.parse is None:
+                from spatial_nb.parsing import readings as parse
+            else:
+                parse = self.parse
+            if not (found := parse(question)):
+                raise ValueError(f"question not understood: {question[:80]!r}")
+            self._read[question] = [found] if isinstance(found[0], Mapping) else list(found)
+        return self._read[question]
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-policy-view
 class _View:
     "What a policy has to go on at one step."
 
     def __init__(self, policy: Policy, state: State):
-        self.program, self.size = policy._program(state.item.question), state.picture.size
+        self.policy, self.size = policy, state.picture.size
         seen = [o for _, o in state.taken if o is not None]
         self.plants = [p for s, _ in state.taken if (p := (s.facts or {}).get("planted"))]
         called = [role_of(o.tool) for o in seen]
         self.here = {role_of(t): t for t in reversed(state.tools)}  # role -> name
         absent = {r for r in ROLES if r not in self.here}  # what no tool shows is judged from what there is
         self.rows, self.called = objects_of(seen), called
+        self.reading = self._reading(state)
+        self.program = policy.readings(state.item.question)[self.reading]
         self.now, self.before = {*called, *absent}, {*called[:-1], *absent}
         needed = {node_needs(n) for n in self.program}
         needed = needed & set(self.here) or set(list(self.here)[-1:])
@@ -486,7 +500,15 @@ class _View:
         wanted = self.needed if policy.gather == "needed" else [r for r in ROLES if r in self.here]
         self.missing = [r for r in wanted if r not in called]
         self.lists = len(called) == 1  # the first observation is told object by object
-        self.policy = policy
+
+    def _reading(self, state: State) -> int:
+        "Which reading: what was settled before; else the first that has an answer among these objects; else the first."
+        known = [s.facts["reading"] for s, _ in state.taken if (s.facts or {}).get("reading") is not None]
+        programs = self.policy.readings(state.item.question)
+        if known or not self.rows or len(programs) == 1:
+            return known[-1] if known else 0
+        outputs = lambda p: _outputs(p, self.policy.world(self.rows, self.size), [True] * len(p))
+        return next((k for k, p in enumerate(programs) if outputs(p)[-1][0]), 0)
 
     def believe(self, more: Sequence[Mapping] = ()) -> tuple[list, list, list]:
         "Program, objects and outputs with the mistakes so far and `more`."
@@ -524,7 +546,7 @@ def _judge(self: Policy, state: State, view: _View, claims: list[dict]) -> bool 
     "Mark each claim as right or wrong in the true scene; whether all are right, None where it is not known."
     if self.truth is None or (scene := self.truth(state.item)) is None:
         return None
-    key = state.item.id, state.item.question
+    key = state.item.id, state.item.question, view.reading
     if key not in self._true:
         world = scene if isinstance(scene, World) else World(scene)
         self._true[key] = world.attributes, _outputs(view.program, world, [True] * len(view.program))
@@ -631,6 +653,8 @@ def _sentence(view: _View, claim: Mapping) -> str:
     words = lambda plural=True: ("things" if plural else "thing") if i is None else node_words(view.program, i, plural)
     if value == _UNTOLD:
         return f"{words()} {_UNTOLD}"
+    if isinstance(value, list) and words().startswith("the "):
+        return f"{words()}: {', '.join(map(str, value)) or 'none'}"
     if isinstance(value, list):
         listed = f": {', '.join(map(str, value))}" if value else ""
         return f"{len(value) or 'no'} {words(len(value) != 1)}{listed}"
@@ -688,7 +712,7 @@ def __call__(self: Policy, state: State) -> Step:
     fault = kind if planted else "other" if correct is False else None
     new, need = (True, True) if tool is None else (role_of(tool) not in view.called, role_of(tool) in view.needed)
     facts = {"correct": correct, "fault": fault, "necessary": need and new, "new_information": new}
-    facts |= {"planted": planted, "claims": claims}
+    facts |= {"planted": planted, "claims": claims, "reading": view.reading if view.called else None}
     if tool is None:
         done = "" if planted and "answer" in planted else f" So the answer is {text}."
         return Step(told + done, "final_answer", text=text, facts=facts)

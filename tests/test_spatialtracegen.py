@@ -146,6 +146,52 @@ def test_the_papers_names_of_tools_do_as_well_and_a_missing_tool_is_done_without
     assert {len(t.steps) for t in made} == {4}
 
 
+def test_of_several_readings_the_first_with_an_answer_is_taken_and_kept():
+    item = next(i for i in ITEMS if PROGRAMS[i.question][-1]["type"] == "query_color")
+    nothing = [dict(type="scene", inputs=[], value_inputs=[]), dict(type="unique", inputs=[0], value_inputs=[])]
+    nothing += [dict(type="query_color", inputs=[1], value_inputs=[])]  # there are six objects
+    made = generate(item, policy_of([nothing, PROGRAMS[item.question]]), None, TOOLS, tau=0)
+    assert made.correct and [s.facts["reading"] for s in made.steps[1:]] == [1] * (len(made.steps) - 1)
+    made = generate(item, policy_of([nothing]), None, TOOLS, tau=0)
+    assert (made.answer, made.correct) == ("unknown", False)
+
+
+def policy_of(readings):
+    return Policy(lambda question: readings, SEEN, TRUTH)
+
+
+def test_what_tools_show_makes_the_same_world_as_the_scene():
+    import numpy as np
+
+    from spatial_nb.geometry import directions
+
+    for scene in {id(TRUTH(i)): TRUTH(i) for i in ITEMS}.values():
+        axes, eye = directions(scene.camera), np.array(scene.camera.position)
+        spots = [[float((np.array(o.position) - eye) @ axes[a]) for a in ("right", "behind")] for o in scene.objects]
+        rows = [{k: getattr(o, k) for k in ATTRIBUTES} | {"position": p} for o, p in zip(scene.objects, spots)]
+        seen, true = stg.ToolWorld(rows), World(scene)
+        for what in ("offset:left", "offset:right", "offset:front", "offset:behind", "distance", "angle", "bearing"):
+            assert np.allclose(seen.of(what), true.of(what), equal_nan=True), what
+        flat = scene.positions * [1, 1, 0]
+        depths = (flat - eye) @ scene.camera.rotation[2]
+        rows = [{k: v for k, v in r.items() if k != "position"} | {"depth": float(d)} for r, d in zip(rows, depths)]
+        assert np.allclose(
+            stg.ToolWorld(rows).of("offset:behind"), true.of("offset:behind"), atol=0.6
+        )  # the camera jitters
+
+
+def test_objects_of_two_observations_are_joined_where_they_stand():
+    from spatial_nb.traces import ToolOutput
+
+    words = [dict(shape="cube", size="small", color=c, material="metal") for c in ("red", "blue", "red")]
+    bare = dict.fromkeys(ATTRIBUTES)
+    one = ToolOutput("segment", None, {"objects": [w | {"center": [10 * i, 5]} for i, w in enumerate(words)]}, "")
+    two = [bare | {"center": [10 * i + 1, 5], "depth": i} for i in (2, 1)] + [bare | {"center": [90, 90], "depth": 9}]
+    found = stg.objects_of([one, ToolOutput("depth", None, {"objects": two}, "")])
+    assert [(o["color"], o.get("depth")) for o in found] == [("red", None), ("blue", 1), ("red", 2)]
+    assert stg.objects_of([]) == [] and stg.objects_of([ToolOutput("x", None, None, "")]) == []
+
+
 def test_every_program_has_words_and_a_tool():
     for program in PROGRAMS.values():
         assert "(" not in node_words(program) and {node_needs(n) for n in program} <= {*TOOLS}
