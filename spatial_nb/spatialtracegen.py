@@ -1086,6 +1086,7 @@ class Batch:
         tries = [a for t in self.traces for a in t.attempts]
         row |= {"attempts": len(tries), "accepted": sum(a.accepted for a in tries)}
         row["accepted below tau"] = sum(a.accepted and not a.passed for a in tries)
+        row["ended by the guard"] = sum("; the same step" in a.reason for a in tries)
         row["not rated"] = sum(a.reason.startswith("not rated") for a in tries)
         row["unknown tools"] = sum(a.reason.startswith("unknown tool") for a in tries)
         row["tools that failed"] = sum(" failed: " in a.observation.message for a in tries if a.observation)

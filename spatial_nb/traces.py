@@ -345,7 +345,7 @@ def _step_html(tries: Sequence[Attempt], width: int) -> str:
     kept = next((a for a in tries if a.accepted), None)
     body, picture = '<i style="opacity:.7">no attempt was accepted</i>', ""
     if kept:
-        why = f'<small style="opacity:.6" title="{html.escape(kept.reason)}">{html.escape(kept.reason)}</small>'
+        why = f'<small style="opacity:.6">{html.escape(kept.reason)}</small>'
         body = f"<div>{html.escape(kept.step.reasoning)}</div><div>{_done(kept)} {why}</div>"
         if seen := kept.observation:
             picture = _img(seen.picture, width)

@@ -520,6 +520,35 @@ def test_an_error_between_two_traces_loses_none(tmp_path):
         assert run(out).traces == run().traces
 
 
+def test_a_full_disk_stops_the_run_and_what_was_written_is_kept(tmp_path, monkeypatch):
+    real, written = stg.append_jsonl, []
+
+    def full(path, row):
+        written.append(1)
+        if len(written) > 7:
+            raise OSError(28, "No space left on device")
+        real(path, row)
+
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        written.clear()
+        with monkeypatch.context() as m:
+            m.setattr(stg, "append_jsonl", full)
+            with pytest.raises(OSError, match="No space left"):
+                run(out, workers=workers, pictures=False)
+        assert len(read_traces(out)) == 7
+        assert run(out, pictures=False).traces == run(pictures=False).traces
+
+
+def test_a_run_without_pictures_says_the_same_and_holds_none(tmp_path):
+    bare = run(tmp_path, ITEMS[:4], pictures=False).traces
+    full = run(items=ITEMS[:4]).traces
+    assert not (tmp_path / "pictures").exists() and read_traces(tmp_path) == bare
+    assert [[a.step for a in t.attempts] for t in bare] == [[a.step for a in t.attempts] for t in full]
+    assert bare[0].picture is None and full[0].picture is not None
+    assert bare[0].to_sft()["images"] == [] and bare[0]._repr_html_()
+
+
 def test_a_generator_with_a_bug_fails_its_traces_and_they_can_be_tried_again(tmp_path):
     def buggy(state):
         if state.item.id in ("q1", "q3"):
