@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ACTIONS', 'RATED', 'ENDS', 'ASK', 'VIEWS', 'Step', 'Rating', 'feedback', 'ToolOutput', 'observed', 'Attempt', 'Trace',
-           'write_trace', 'read_trace', 'read_traces', 'chat_messages', 'Rewards', 'check_row', 'to_dataset', 'funnel',
-           'counts', 'export', 'write_official', 'read_official']
+           'write_trace', 'read_trace', 'read_traces', 'chat_messages', 'State', 'Rewards', 'check_row', 'to_dataset',
+           'funnel', 'counts', 'export', 'write_official', 'read_official']
 
 # %% ../nbs/api/27_traces.ipynb #traces-02
 import base64
@@ -25,8 +25,8 @@ from PIL import Image
 
 from .answers import phrase
 from .chat import data_url
-from .core import atomic, nearest, read_json, read_jsonl, write_json
-from .items import picture_hash, read_image
+from .core import atomic, nearest, read_json, read_jsonl, rng, write_json
+from .items import Item, picture_hash, question_text, read_image
 
 # %% ../nbs/api/27_traces.ipynb #traces-step
 ACTIONS = ("tool_call", "final_answer")
@@ -413,6 +413,38 @@ def _apart(chat: Sequence[Mapping]) -> tuple[list[dict], list[Image.Image]]:
         parts = [{"type": "image", "text": None} if p["type"] == "image" else dict(p) for p in m["content"]]
         bare.append({"role": m["role"], "content": parts})
     return bare, images
+
+# %% ../nbs/api/27_traces.ipynb #traces-state
+@dataclass(frozen=True)
+class State:
+    "What there is to go on when a step is due."
+
+    item: object  # an `Item`, or anything with id, question and images
+    picture: Image.Image
+    taken: tuple[tuple[Step, ToolOutput | None], ...] = ()  # accepted steps, each with what its tool said
+    tools: tuple[str, ...] = ()  # names
+    attempt: int = 1  # which try, from 1
+    last: Step | None = None  # the try before, which was rejected
+    feedback: str | None = None  # why
+    seed: int = 0
+
+    @property
+    def index(self) -> int:  # of the step, from 0
+        return len(self.taken)
+
+    @property
+    def question(self) -> str:
+        return question_text(self.item) if isinstance(self.item, Item) else self.item.question
+
+    def rng(self, *key) -> np.random.Generator:
+        "Random numbers of this try."
+        return rng("trace", self.seed, self.item.id, self.index, self.attempt, *key)
+
+    def messages(self, system: str | None = None) -> list[dict]:
+        "The chat up to here, with the feedback on the last try as its last message."
+        out = chat_messages(self.question, self.picture, self.taken, system)
+        told = [{"role": "user", "content": [{"type": "text", "text": self.feedback}]}] if self.feedback else []
+        return [*out, *told]
 
 # %% ../nbs/api/27_traces.ipynb #traces-rewards
 @dataclass(frozen=True)

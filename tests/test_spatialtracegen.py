@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from spatial_nb import policy as policies
 from spatial_nb import spatialtracegen as stg
 from spatial_nb.chat import Budget, BudgetSpent, ChatError, Hopeless, Log
 from spatial_nb.chat import Scripted as Says
 from spatial_nb.core import rng
 from spatial_nb.items import Item, picture_hash
+from spatial_nb.policy import node_needs, node_words
 from spatial_nb.programs import World
 from spatial_nb.questions import questions
 from spatial_nb.render import render
@@ -29,8 +31,6 @@ from spatial_nb.spatialtracegen import (
     State,
     generate,
     generate_all,
-    node_needs,
-    node_words,
     ratings,
     spending,
     standing,
@@ -169,14 +169,14 @@ def test_what_tools_show_makes_the_same_world_as_the_scene():
         axes, eye = directions(scene.camera), np.array(scene.camera.position)
         spots = [[float((np.array(o.position) - eye) @ axes[a]) for a in ("right", "behind")] for o in scene.objects]
         rows = [{k: getattr(o, k) for k in ATTRIBUTES} | {"position": p} for o, p in zip(scene.objects, spots)]
-        seen, true = stg.ToolWorld(rows), World(scene)
+        seen, true = policies.ToolWorld(rows), World(scene)
         for what in ("offset:left", "offset:right", "offset:front", "offset:behind", "distance", "angle", "bearing"):
             assert np.allclose(seen.of(what), true.of(what), equal_nan=True), what
         flat = scene.positions * [1, 1, 0]
         depths = (flat - eye) @ scene.camera.rotation[2]
         rows = [{k: v for k, v in r.items() if k != "position"} | {"depth": float(d)} for r, d in zip(rows, depths)]
         assert np.allclose(
-            stg.ToolWorld(rows).of("offset:behind"), true.of("offset:behind"), atol=0.6
+            policies.ToolWorld(rows).of("offset:behind"), true.of("offset:behind"), atol=0.6
         )  # the camera jitters
 
 
@@ -187,9 +187,9 @@ def test_objects_of_two_observations_are_joined_where_they_stand():
     bare = dict.fromkeys(ATTRIBUTES)
     one = ToolOutput("segment", None, {"objects": [w | {"center": [10 * i, 5]} for i, w in enumerate(words)]}, "")
     two = [bare | {"center": [10 * i + 1, 5], "depth": i} for i in (2, 1)] + [bare | {"center": [90, 90], "depth": 9}]
-    found = stg.objects_of([one, ToolOutput("depth", None, {"objects": two}, "")])
+    found = policies.objects_of([one, ToolOutput("depth", None, {"objects": two}, "")])
     assert [(o["color"], o.get("depth")) for o in found] == [("red", None), ("blue", 1), ("red", 2)]
-    assert stg.objects_of([]) == [] and stg.objects_of([ToolOutput("x", None, None, "")]) == []
+    assert policies.objects_of([]) == [] and policies.objects_of([ToolOutput("x", None, None, "")]) == []
 
 
 def test_every_program_has_words_and_a_tool():
