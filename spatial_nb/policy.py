@@ -391,10 +391,10 @@ def _judge(self: Policy, state: State, view: _View, claims: list[dict]) -> bool 
     if self.truth is None or (scene := self.truth(state.item)) is None:
         return None
     key = state.item.id, state.item.question, view.reading
-    if key not in self._true:
+    if key not in self._true or self._true[key][0] is not scene:  # names may come again, with another picture
         world = scene if isinstance(scene, World) else World(scene)
-        self._true[key] = world.attributes, _outputs(view.program, world, [True] * len(view.program))
-    rows, outputs = self._true[key]
+        self._true[key] = scene, world.attributes, _outputs(view.program, world, [True] * len(view.program))
+    _, rows, outputs = self._true[key]
     for c in claims:
         if c["node"] is None:
             real = _said(range(len(rows)), "set", rows)

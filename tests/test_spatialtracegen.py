@@ -156,6 +156,18 @@ def test_of_several_readings_the_first_with_an_answer_is_taken_and_kept():
     assert (made.answer, made.correct) == ("unknown", False)
 
 
+def test_a_name_that_comes_again_with_another_picture_is_judged_by_that_picture():
+    asked = [i for i in ITEMS if i.kind == "number"]
+    pair = [(a, b) for a in asked for b in ITEMS if TRUTH(a) is not TRUTH(b)][0]
+    one = pair[0]
+    other = Item(one.id, one.question, pair[1].images, 99, "number")
+    judge = policy()
+    for item in (one, other):
+        made = generate(item, judge, None, TOOLS, tau=0)
+        listed = [c for a in made.attempts for c in a.step.facts["claims"] if c["node"] is None]
+        assert listed and all(c["correct"] for c in listed)
+
+
 def policy_of(readings):
     return Policy(lambda question: readings, SEEN, TRUTH)
 

@@ -184,6 +184,21 @@ def test_parquet_is_read_by_datasets_with_its_pictures(tmp_path):
         assert [picture_hash(im) for im in row["images"]] == [picture_hash(im) for im in t.to_sft()["images"]]
 
 
+def test_trl_finds_each_picture_in_its_place():
+    pytest.importorskip("trl")
+    from spatial_nb import models  # noqa: F401  torchvision's operators, which TRL wants
+
+    utils = pytest.importorskip("trl.data_utils")
+    rows = [dict(r) for r in to_dataset(many, "sft")]
+    for row, t in zip(rows, many, strict=True):
+        assert utils.is_conversational(row)
+        chat = utils.prepare_multimodal_messages(row["messages"], images=row["images"])
+        placed = [p["image"] for m in chat for p in m["content"] if p["type"] == "image"]
+        assert [picture_hash(im) for im in placed] == [picture_hash(im) for im in t.to_sft()["images"]]
+    pairs = [p for t in many for p in t.to_preferences()]
+    assert pairs and all(utils.is_conversational(p) for p in pairs)
+
+
 def test_what_a_model_wrote_is_text_on_the_page_and_not_code():
     shown = many[0]._repr_html_()
     assert "</script>" not in shown and "&lt;/script&gt;" in shown
