@@ -475,7 +475,8 @@ def _one(
     known = model.rows if isinstance(model, Replay) else log.answers if log else {}
     with log.turn(key) if log else nullcontext():
         if key in known:
-            return Reply(known[key]["text"], cut=known[key]["cut"])
+            row = known[key]
+            return Reply(row["text"], row["tokens_in"], row["tokens_out"], row["cut"], row["attempts"])
         if budget:
             budget.open(model.name)
         reply, failed = None, None
@@ -502,6 +503,7 @@ def ask(
     budget: Budget | None = None,
     stage: str = "",  # what the ledger counts it under
     whole: bool = True,  # an answer that was cut off is none
+    replies: list | None = None,  # is given each reply, with what it cost; from a log too: what it cost then
     **how,  # temperature, seed, max_tokens, ...: what the model takes
 ) -> str | object:  # the text, or an object of `schema`
     "What `model` answers. No answer is a ChatError, one line long."
@@ -518,6 +520,8 @@ def ask(
             asked, model.name, how | ({"schema": [schema.__name__, fields], "again": k} if schema else {})
         )
         reply = _one(said, model, key, log, budget, dict(stage=stage, repair=k), how)
+        if replies is not None:
+            replies.append(reply)
         if reply.cut and whole:
             raise ChatError(f"{model.name} was cut off after {reply.text[-40:]!r}: allow more tokens, or whole=False")
         if schema is None:

@@ -6,7 +6,7 @@
 __all__ = ['FUNCTIONS', 'DIRECTIONS', 'COMPASS', 'CLEAR', 'Program', 'program_text', 'Undefined', 'World', 'Function', 'function',
            'scene', 'unique', 'relate', 'union', 'intersect', 'count', 'exist', 'less_than', 'greater_than', 'distance',
            'height', 'is_related', 'extreme', 'by_distance', 'direction', 'is_between', 'between', 'all_same',
-           'describe', 'list_of', 'box', 'check', 'execute', 'degenerate']
+           'describe', 'list_of', 'box', 'check', 'node_outputs', 'execute', 'degenerate']
 
 # %% ../nbs/api/13_programs.ipynb #0e3012cc
 from collections.abc import Callable, Mapping, Sequence
@@ -376,8 +376,12 @@ def check(
     return types[-1]
 
 
-def _run(program, world, outputs=()):
-    "Outputs of all nodes; the first `outputs` are given."
+def node_outputs(
+    program: Sequence[Mapping],  # nodes in CLEVR's format
+    world: World,
+    outputs: Sequence = (),  # those of the first nodes, where they are known or shall be others
+) -> list:  # one for each node
+    "What each node of `program` gives in `world`, not the last one alone."
     outputs = list(outputs)
     for node in program[len(outputs) :]:
         outputs.append(FUNCTIONS[_name(node)].run(world, *_words(node), *[outputs[j] for j in node["inputs"]]))
@@ -390,7 +394,7 @@ def execute(
 ):  # bool, int, float, str, an object's index, a list of indices, or a list of boxes
     "The answer to `program` in `scene`; `Undefined` where it has none."
     check(program)
-    return _run(program, scene if isinstance(scene, World) else World(scene))[-1]
+    return node_outputs(program, scene if isinstance(scene, World) else World(scene))[-1]
 
 # %% ../nbs/api/13_programs.ipynb #7b3443d8
 _NARROWING = ("relate", "between", *(f"same_{name}" for name in ATTRIBUTES))
@@ -403,7 +407,7 @@ def degenerate(
 ) -> bool:
     "Does the answer stay the same when a part of the question is ignored?"
     world = scene if isinstance(scene, World) else World(scene)
-    outputs = _run(program, world)
+    outputs = node_outputs(program, world)
     everything = list(range(len(world)))
     for i, node in enumerate(program):
         name, instead = _name(node), []
@@ -413,7 +417,7 @@ def degenerate(
             instead = [outputs[j] for j in node["inputs"]]
         for output in instead:
             try:
-                if _run(program, world, [*outputs[:i], output])[-1] == outputs[-1]:
+                if node_outputs(program, world, [*outputs[:i], output])[-1] == outputs[-1]:
                     return True
             except Undefined:
                 pass
