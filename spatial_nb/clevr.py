@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from .detector import LABEL, view_labels
 
 from spatial_nb.core import (
     atomic,
@@ -33,6 +32,7 @@ from spatial_nb.core import (
     whole,
     write_json,
 )
+from .detector import LABEL, view_labels
 from .items import Item, read_image, to_parquet
 from .questions import KINDS, SEE, Question, ask_see, questions
 from .render import render

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from .detector import CELL, GROUPS, LABEL, augment
 from torch import nn
 from torch.nn import functional as F
 
 from .core import atomic, content_hash, progress, rng
+from .detector import CELL, GROUPS, LABEL, augment
 from .fit import fit
 from .models import Vlm, eyes_hash, fast_vision
 
