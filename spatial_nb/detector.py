@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PICTURE', 'CELL', 'GROUPS', 'LABEL', 'THRESHOLD', 'Detection', 'detector_net', 'view_labels', 'detector_targets',
-           'augment', 'detector_loss', 'train_detector', 'decode', 'save_detector', 'load_detector', 'detect',
+           'augment', 'detector_loss', 'train_detector', 'ground', 'decode', 'save_detector', 'load_detector', 'detect',
            'open_picture', 'match', 'detection_counts']
 
 # %% ../nbs/api/24_detector.ipynb #643485ca
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from .core import append_jsonl, atomic, content_hash, progress, rng, shipped
-from .geometry import project
-from .scenes import ATTRIBUTES
+from .geometry import Camera, clevr_camera, directions, project, unproject
+from .scenes import ATTRIBUTES, SIZES
 
 # %% ../nbs/api/24_detector.ipynb #0c27a344
 PICTURE, CELL = (480, 320), 8  # pixels: what the network sees (width, height), and its grid
@@ -32,15 +32,19 @@ _OUT = 7 + sum(len(words) for words in GROUPS.values())  # centre, offset (2), e
 
 @dataclass(frozen=True)
 class Detection:
-    "One object found in a picture."
+    "One object found in a picture. What is not known is None."
 
-    shape: str
-    size: str
-    color: str
-    material: str
-    box: tuple[float, float, float, float]  # x0, y0, x1, y1, pixels of the input picture: the visible part
+    shape: str | None
+    size: str | None
+    color: str | None
+    material: str | None
+    box: tuple[float, float, float, float] | None  # x0, y0, x1, y1, pixels of the input picture: the visible part
     center: tuple[float, float]  # x, y, pixels of the input picture: where the object's centre projects to
     score: float  # in 0..1: how sure the network is that there is an object
+    contact: tuple[float, float] | None = None  # x, y, pixels: the ground below the centre, hidden or not
+    depth: float | None = None  # along the optical axis to `contact`: metres, or relative where the map is
+    position: tuple[float, float] | None = None  # right of the camera and ahead of it, on the ground, metres
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)  # bool (H, W): the visible part
 
 # %% ../nbs/api/24_detector.ipynb #548f211e
 @cache
@@ -233,8 +237,67 @@ def _order(epoch: int, n: int, seed: int) -> np.ndarray:
 def _picture_of(k: int, n: int, seed: int) -> int:
     return int(_order(k // n, n, seed)[k % n])
 
+# %% ../nbs/api/24_detector.ipynb #bb7a089d
+def ground(
+    center: tuple[float, float],  # x, y, pixels: where the object's centre projects to
+    size: str,  # large or small
+    camera: Camera | None = None,  # of a picture of that many pixels; None: CLEVR's, 480x320
+) -> dict:  # `contact` (pixels), `depth` (metres) and `position` (metres), as in `Detection`; {} above the horizon
+    "Where on the ground an object stands whose centre is seen at `center`."
+    camera = clevr_camera() if camera is None else camera
+    eye, height = np.array(camera.position), SIZES[size]
+    ray = unproject(camera, center, 1.0) - eye
+    if ray[2] > -1e-6:
+        return {}
+    point = eye + ray * (height - eye[2]) / ray[2]
+    contact, depth = project(camera, point * [1, 1, 0])
+    axes = directions(camera)
+    position = (float((point - eye) @ axes["right"]), float((point - eye) @ axes["behind"]))
+    return dict(contact=tuple(contact.tolist()), depth=float(depth), position=position)
+
 # %% ../nbs/api/24_detector.ipynb #094b831c
 THRESHOLD = 0.35
+
+
+def _peaks(
+    grid: np.ndarray,  # (22, 40, 60)
+    threshold: float,
+) -> np.ndarray:  # (k, 22) by score: score, centre (2), box (4) in pixels of the network's picture; then the words
+    "What the cells say that stand above their neighbours; the words as probabilities."
+    score = 1 / (1 + np.exp(-grid[0]))
+    padded = np.pad(score, 1)
+    around = np.max(
+        [padded[dy : dy + score.shape[0], dx : dx + score.shape[1]] for dy in range(3) for dx in range(3)], 0
+    )
+    rows = []
+    for y, x in sorted(zip(*np.nonzero((score == around) & (score > threshold))), key=lambda c: -score[c]):
+        said, at, words = grid[:, y, x], 7, []
+        for allowed in GROUPS.values():
+            p = np.exp(said[at : at + len(allowed)] - said[at : at + len(allowed)].max())
+            words, at = [*words, *(p / p.sum())], at + len(allowed)
+        center, (left, top, right, bottom) = (x + said[1], y + said[2]), np.maximum(said[3:7], 0)
+        if all(math.dist(center, np.divide(other[1:3], CELL)) > 1.1 for other in rows):
+            box = (x + 0.5 - left, y + 0.5 - top, x + 0.5 + right, y + 0.5 + bottom)
+            rows.append([score[y, x], *np.multiply(center, CELL), *np.multiply(box, CELL), *words])
+    return np.array(rows, float).reshape(-1, _OUT)
+
+# %% ../nbs/api/24_detector.ipynb #14d81277
+def _detections(
+    rows: np.ndarray,  # from `_peaks`
+    size: tuple[int, int],  # width, height of the picture that was asked about
+) -> list[Detection]:
+    "Rows as objects in the pixels of a picture of `size`."
+    scale, camera, found = np.divide(size, PICTURE), clevr_camera(size=size), []
+    for row in rows:
+        at, words = 7, {}
+        for name, allowed in GROUPS.items():
+            words[name] = allowed[int(row[at : at + len(allowed)].argmax())]
+            at += len(allowed)
+        center = tuple((row[1:3] * scale).tolist())
+        box = np.clip(row[3:7].reshape(2, 2) * scale, 0, size).ravel().tolist()
+        stands = ground(center, words["size"], camera)
+        found.append(Detection(**words, box=tuple(box), center=center, score=float(row[0]), **stands))
+    return found
 
 
 def decode(
@@ -243,25 +306,33 @@ def decode(
     threshold: float = THRESHOLD,  # of the centre's score
 ) -> list[Detection]:  # sorted by score
     "Peaks of the centre map that stand above their neighbours, with what their cells say."
-    score = 1 / (1 + np.exp(-grid[0]))
-    padded = np.pad(score, 1)
-    around = np.max(
-        [padded[dy : dy + score.shape[0], dx : dx + score.shape[1]] for dy in range(3) for dx in range(3)], 0
-    )
-    sx, sy = CELL * size[0] / PICTURE[0], CELL * size[1] / PICTURE[1]
-    found = []
-    for y, x in sorted(zip(*np.nonzero((score == around) & (score > threshold))), key=lambda c: -score[c]):
-        said, at, words = grid[:, y, x], 7, {}
-        for name, allowed in GROUPS.items():
-            words[name] = allowed[int(said[at : at + len(allowed)].argmax())]
-            at += len(allowed)
-        center = (float((x + said[1]) * sx), float((y + said[2]) * sy))
-        if all(math.dist(center, other.center) > 1.1 * sx for other in found):
-            left, top, right, bottom = np.maximum(said[3:7], 0)
-            box = ((x + 0.5 - left) * sx, (y + 0.5 - top) * sy, (x + 0.5 + right) * sx, (y + 0.5 + bottom) * sy)
-            box = (max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1]))
-            found.append(Detection(**words, box=tuple(float(b) for b in box), center=center, score=float(score[y, x])))
-    return found
+    return _detections(_peaks(grid, threshold), size)
+
+# %% ../nbs/api/24_detector.ipynb #6a50e962
+def _mirrored(rows: np.ndarray) -> np.ndarray:
+    "Rows of a mirrored picture as they are in the picture itself."
+    out = rows.copy()
+    out[:, [1, 3, 5]] = PICTURE[0] - rows[:, [1, 5, 3]]
+    return out
+
+
+def _pooled(
+    first: np.ndarray,
+    second: np.ndarray,  # rows of `_peaks`, of two looks at one picture
+    threshold: float,
+    radius: float = 6.0,  # pixels between the centres of what is one object
+) -> np.ndarray:  # rows, by score
+    "The mean of two looks; where one sees nothing it counts as a score of 0."
+    near = [(math.dist(a[1:3], b[1:3]), i, j) for i, a in enumerate(first) for j, b in enumerate(second)]
+    rows, left, right = [], set(range(len(first))), set(range(len(second)))
+    for distance, i, j in sorted(near):
+        if distance < radius and i in left and j in right:
+            left.remove(i), right.remove(j)
+            a, b = first[i], second[j]
+            rows.append([(a[0] + b[0]) / 2, *(a[1:] * a[0] + b[1:] * b[0]) / (a[0] + b[0])])
+    for lone in (*first[sorted(left)], *second[sorted(right)]):
+        rows.append([lone[0] / 2, *lone[1:]])
+    return np.array(sorted((r for r in rows if r[0] > threshold), key=lambda r: -r[0])).reshape(-1, _OUT)
 
 # %% ../nbs/api/24_detector.ipynb #22d62efc
 _CARD = """---
@@ -319,25 +390,31 @@ def load_detector(folder: str | Path | None = None):  # torch.nn.Module in eval 
         raise ValueError(f"{folder} holds no detector of this kind: {str(e).strip().splitlines()[0]}") from None
     return net.eval()
 
-
+# %% ../nbs/api/24_detector.ipynb #9b200df5
 def detect(
     image: Image.Image | str | Path | Sequence,  # a picture, its file, or several of them
     net=None,  # from `load_detector`; None: the shipped one
     threshold: float = THRESHOLD,  # of the score
+    views: int = 1,  # 2: the mirrored picture too, for twice the time
 ) -> list:  # of Detection; for several pictures, a list of lists
     "The objects in a picture of CLEVR's kind, surest first. Pixels are those of the input picture, whatever its size."
     import torch
 
+    if views not in (1, 2):
+        raise ValueError(f"views is {views!r}, wants 1 (the picture) or 2 (its mirror image too)")
     if isinstance(image, Sequence) and not isinstance(image, (str, Path)):
-        return [detect(one, net, threshold) for one in image]
+        return [detect(one, net, threshold, views) for one in image]
     picture = open_picture(image)
     net = load_detector() if net is None else net
-    x = torch.from_numpy(np.asarray(picture.resize(PICTURE, Image.Resampling.BILINEAR), np.float32) / 255).permute(
-        2, 0, 1
-    )
+    pixels = np.asarray(picture.resize(PICTURE, Image.Resampling.BILINEAR), np.float32) / 255
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        grid = net(x[None].contiguous(memory_format=torch.channels_last))[0].numpy()
-    return decode(grid, picture.size, threshold)
+        see = lambda x: net(x.contiguous(memory_format=torch.channels_last))[0].numpy()
+        if views == 1:
+            return decode(see(x), picture.size, threshold)
+        low = threshold / 3  # a mean over the threshold may have a look below it
+        looks = _peaks(see(x), low), _mirrored(_peaks(see(x.flip(-1)), low))
+    return _detections(_pooled(*looks, threshold), picture.size)
 
 # %% ../nbs/api/24_detector.ipynb #cd73f228
 def open_picture(image: Image.Image | str | Path) -> Image.Image:  # RGB
