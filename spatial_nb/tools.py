@@ -535,8 +535,10 @@ class Sam2(_Pretrained):
 
     def segment(self, picture: Image.Image) -> Observation:
         said = self.pipe(picture, **self.how)
-        masks = [np.asarray(m).astype(bool).reshape(picture.size[::-1]) for m in said["masks"]]
-        return outlined(picture, [_of_mask(m, s) for m, s in _whole_things(masks, [float(s) for s in said["scores"]])])
+        plain = lambda m: np.asarray(m.cpu() if hasattr(m, "cpu") else m).astype(bool)
+        masks = [plain(m).reshape(picture.size[::-1]) for m in said["masks"]]
+        kept = _whole_things(masks, [float(s) for s in said["scores"]])
+        return outlined(picture, [_of_mask(m, s) for m, s in kept])
 
 
 def _whole_things(
