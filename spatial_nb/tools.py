@@ -7,7 +7,7 @@ __all__ = ['TOOLS', 'PAPER', 'FACTS', 'VERSION', 'BACKENDS', 'DepthMap', 'Observ
            'segment', 'depth', 'top_down', 'toolset', 'Clevr', 'Noise', 'Oracle', 'Sam2', 'DepthAnything', 'to_metres',
            'FromDepth', 'External', 'joined', 'Detection', 'detect', 'open_picture']
 
-# %% ../nbs/api/25_tools.ipynb #c3c92269
+# %% ../nbs/api/25_tools.ipynb #ca17d1e5
 import json
 import math
 import os
@@ -15,12 +15,13 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,9 +185,14 @@ def _stamp(draw, center, radius: float, d: Detection) -> None:
         else:
             draw.ellipse((x - radius * 0.5, y - radius * 0.6, x - radius * 0.1, y - radius * 0.2), fill="#ffffff")
 
-# %% ../nbs/api/25_tools.ipynb #4efc77d6
+# %% ../nbs/api/25_tools.ipynb #faddb5d7
 VERSION = 1  # of what is kept in a cache: changes when drawings or results do
 BACKENDS: dict[str, Callable] = {}  # by name: those that can be made of nothing; each enters below
+
+
+@cache
+def _named(name: str):  # one of each: a network is loaded once
+    return BACKENDS[name]()
 
 
 def _backend(backend):
@@ -197,7 +203,7 @@ def _backend(backend):
         raise ValueError("back end 'oracle' has to know the scene: tools.Oracle(scene)")
     if backend not in BACKENDS:
         raise ValueError(f"no back end {backend!r}: {nearest(backend, [*BACKENDS, 'oracle'])}")
-    return BACKENDS[backend]()
+    return _named(backend)
 
 
 def _use(tool: str, image, backend, cache: str | Path | None) -> Observation:
@@ -327,6 +333,17 @@ def _rebuilt(found: Sequence[Detection], camera: Camera) -> list[Object]:
     return out
 
 
+def _only(d: Detection, *names: str) -> Detection:
+    "`d` without all facts but `names`."
+    return Detection(**{k: getattr(d, k) if k in names else None for k in FACTS}, score=d.score)
+
+
+def _filled(values: np.ndarray) -> np.ndarray:  # float32, all finite
+    "Depths, the sky as far as the farthest thing."
+    known = np.isfinite(values)
+    return np.where(known, values, values[known].max() if known.any() else 1.0).astype(np.float32)
+
+# %% ../nbs/api/25_tools.ipynb #4f291b57
 class Clevr:
     "From pixels, for pictures of CLEVR's kind."
 
@@ -363,17 +380,6 @@ class Clevr:
 
 BACKENDS["clevr"] = Clevr
 
-
-def _only(d: Detection, *names: str) -> Detection:
-    "`d` without all facts but `names`."
-    return Detection(**{k: getattr(d, k) if k in names else None for k in FACTS}, score=d.score)
-
-
-def _filled(values: np.ndarray) -> np.ndarray:  # float32, all finite
-    "Depths, the sky as far as the farthest thing."
-    known = np.isfinite(values)
-    return np.where(known, values, values[known].max() if known.any() else 1.0).astype(np.float32)
-
 # %% ../nbs/api/25_tools.ipynb #f50d4f9f
 @dataclass(frozen=True)
 class Noise:
@@ -390,6 +396,11 @@ class Noise:
                 raise ValueError(f"noise {name} is {value}, wants a number from 0 to 1")
 
 
+@lru_cache(maxsize=16)
+def _view(scene, size):  # three tools and many dials look at one scene
+    return render(scene, size)
+
+# %% ../nbs/api/25_tools.ipynb #13e40585
 class Oracle:
     "The tools of somebody who knows the scene; asked about a picture, it looks only at its size."
 
@@ -403,12 +414,6 @@ class Oracle:
         self.noise = noise if isinstance(noise, Noise) else Noise(noise, noise, noise, noise)
         self._key = content_hash([canonical(scene), [repr(o) for o in scene.objects], repr(scene.camera)])
         self.name = f"oracle {self._key} {self.noise} {seed}"
-        self._views = {}
-
-    def _view(self, size):
-        if size not in self._views:
-            self._views[size] = render(self.scene, size)
-        return self._views[size]
 
     def _draws(self, tool: str) -> dict:  # name -> (n, ...) numbers that do not depend on the dial
         draw, n = rng("oracle", self.seed, self._key, tool), len(self.scene)
@@ -416,7 +421,7 @@ class Oracle:
         return {k: draw.uniform(size=s) for k, s in kinds.items()} | dict(depth=draw.normal(size=n))
 
     def _objects(self, tool: str, size) -> tuple[dict[int, Detection], dict]:  # by index in the scene; and the draws
-        draws, view = self._draws(tool), self._view(size)
+        draws, view = self._draws(tool), _view(self.scene, size)
         camera = self.scene.camera.resized(size)
         axes, eye = directions(camera), np.array(camera.position)
         centres, _ = project(camera, self.scene.positions)
@@ -468,7 +473,8 @@ def segment(self: Oracle, picture: Image.Image) -> Observation:
 @patch
 def depth(self: Oracle, picture: Image.Image) -> Observation:
     found, draws = self._objects("depth", picture.size)
-    values, view = _filled(self._view(picture.size).depth), self._view(picture.size)
+    view = _view(self.scene, picture.size)
+    values = _filled(view.depth)
     for i in range(len(self.scene)):
         values[view.mask == i] *= np.exp(self.noise.depth * draws["depth"][i])
     return shaded(DepthMap(values, True, tuple(_only(d, "center", "contact", "depth") for d in found.values())))
@@ -492,6 +498,9 @@ def _of_mask(
     return Detection(None, None, None, None, box, center, float(score), contact=((x0 + x1) / 2, foot), mask=mask)
 
 
+_LOADING = threading.Lock()
+
+
 class _Pretrained:
     "A network of transformers behind its pipeline."
 
@@ -506,8 +515,13 @@ class _Pretrained:
     ):
         self.model, self.image_processor, self.device, self.how = model, image_processor, device, how
 
-    @cached_property
+    @property
     def pipe(self):
+        with _LOADING:  # threads that ask at once load one
+            return self._pipe
+
+    @cached_property
+    def _pipe(self):
         import torch
         from transformers import pipeline
 
