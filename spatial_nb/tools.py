@@ -623,8 +623,9 @@ class FromDepth:
         segment,  # back ends, or their names
         depth,
         camera: Camera | None = None,  # None: CLEVR's
+        cache: str | Path | None = None,  # folder for what the two see, that of the other tools
     ):
-        self.segmenter, self.depths, self.camera = _backend(segment), _backend(depth), camera
+        self.segmenter, self.depths, self.camera, self.cache = _backend(segment), _backend(depth), camera, cache
 
     @property
     def name(self) -> str:
@@ -632,9 +633,10 @@ class FromDepth:
 
     def top_down(self, picture: Image.Image) -> Observation:
         camera = (clevr_camera() if self.camera is None else self.camera).resized(picture.size)
-        found = [d for d in self.segmenter.segment(picture).result if d.mask is not None and d.mask.any()]
+        outlines = _use("segment", picture, self.segmenter, self.cache).result
+        found = [d for d in outlines if d.mask is not None and d.mask.any()]
         free = ~np.any([d.mask for d in found] + [np.zeros(picture.size[::-1], bool)], 0)
-        depths = to_metres(self.depths.depth(picture).result, camera, free)
+        depths = to_metres(_use("depth", picture, self.depths, self.cache).result, camera, free)
         return planned([replace(d, position=_place(d.mask, depths.values, camera), mask=None, box=None, contact=None)
                         for d in found])  # fmt: skip
 
@@ -657,16 +659,17 @@ class External:
         command: str,  # with {image}, the picture's file, and {out}, where the drawing shall be
         output: str | None = None,  # a file that it leaves in the folder that it runs in, where it takes no {out}
         seconds: float = 900,  # then it is stopped
+        version: str = "",  # to be changed when the program does, so that a cache tells its drawings apart
     ):
         if "{image}" not in command:
             raise ValueError(f"command is {command!r}, wants {{image}} where the picture's file goes")
         if "{out}" not in command and output is None:
             raise ValueError(f"command is {command!r}, wants {{out}} where the drawing goes, or output= that names it")
-        self.command, self.output, self.seconds = command, output, seconds
+        self.command, self.output, self.seconds, self.version = command, output, seconds, version
 
     @property
     def name(self) -> str:
-        return f"external {self.command} {self.output}"
+        return f"external {self.command} {self.output} {self.version}"
 
     def top_down(self, picture: Image.Image) -> Observation:
         with tempfile.TemporaryDirectory() as folder:
