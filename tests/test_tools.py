@@ -495,3 +495,12 @@ def test_looks_are_joined_object_by_object():
     near = lambda rows: [r["center"] for r in sorted(rows, key=lambda r: r["depth"])]
     assert near(read)[0] == near(rows)[0] and near(read)[-1] == near(rows)[-1]
     assert tools.joined([]) == []
+
+
+def test_what_a_view_from_above_is_computed_from_is_kept_for_the_other_tools(tmp_path):
+    slow = Slow()
+    above = tools.FromDepth(slow, slow, SCENE.camera, cache=tmp_path)
+    calls = tools.toolset(slow, top_down=above, cache=tmp_path)
+    for name in ("top_down", "segment", "depth", "top_down"):
+        calls[name](VIEW.image)
+    assert slow.looks == 2
