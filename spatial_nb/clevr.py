@@ -32,11 +32,11 @@ from spatial_nb.core import (
     whole,
     write_json,
 )
+from .detector import LABEL, view_labels
 from .items import Item, read_image, to_parquet
 from .questions import KINDS, SEE, Question, ask_see, questions
 from .render import render
 from .scenes import ATTRIBUTES, Scene, canonical, sample_scene
-from .tools import LABEL, view_labels
 
 # %% ../nbs/api/34_clevr.ipynb #38a42b4d
 VERSION = 1  # of the world: part of every key, so that a change of the sampler makes a new world and not a mixed one

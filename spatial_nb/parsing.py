@@ -834,9 +834,8 @@ def _tree(sentence: str, start: str):
     unknown = [i for i, w in enumerate(words) if w.startswith("?")]
     names = [i for i in unknown if i and words[i - 1] in ("a", "the", "have", "howmany")]  # things that we do not know
     if len(words) > _MOST_WORDS or len(unknown) > 2 or names:
-        raise NotUnderstood(
-            f"question not understood: {len(words)} words, {len(unknown)} of them unknown: {sentence[:80]!r}"
-        )
+        known = f"{len(words)} words, {len(unknown)} of them unknown"
+        raise NotUnderstood(f"question not understood: {sentence[:80]!r}, {known}")
     loose = [i for i, w in enumerate(words) if w in _LOOSE]
     for n in (0, 1, 2):
         for drop in combinations(loose, n):

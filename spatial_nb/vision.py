@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from .core import atomic, content_hash, progress, rng
+from .detector import CELL, GROUPS, LABEL, augment
 from .fit import fit
 from .models import Vlm, eyes_hash, fast_vision
-from .tools import CELL, GROUPS, LABEL, augment
 
 # %% ../nbs/api/53_vision.ipynb #aec811e7
 WORDS = ("object", *(w for words in GROUPS.values() for w in words))  # outputs of a reader, in this order
@@ -46,7 +46,7 @@ def cells(
 
 def cell_words(
     found: np.ndarray,  # int8 (N, ...) from `cells`
-    labels: np.ndarray,  # float32 (N, 10, 10): rows as `tools.view_labels` gives them
+    labels: np.ndarray,  # float32 (N, 10, 10): rows as `detector.view_labels` gives them
 ) -> np.ndarray:  # int64 (N, ..., 4): index of each attribute's word within its group, -100 where there is no object
     "What each cell should say."
     n = len(found)
@@ -160,7 +160,7 @@ CLIP = 4.0  # standard deviations at which a teacher's features are cut
 
 # %% ../nbs/api/53_vision.ipynb #63c11c2d
 def teacher_features(
-    net: nn.Module,  # from `tools.load_detector`
+    net: nn.Module,  # from `detector.load_detector`
     rgb: np.ndarray,  # uint8 (N, 320, 480, 3)
     folder: str | Path,  # where they are kept; made if absent
     block: int = 200,  # pictures of a file
