@@ -395,7 +395,7 @@ def detect(
     image: Image.Image | str | Path | Sequence,  # a picture, its file, or several of them
     net=None,  # from `load_detector`; None: the shipped one
     threshold: float = THRESHOLD,  # of the score
-    views: int = 1,  # 2: the mirrored picture too, for twice the time
+    views: int = 2,  # the picture and its mirror image; 1: the picture alone, in half the time
 ) -> list:  # of Detection; for several pictures, a list of lists
     "The objects in a picture of CLEVR's kind, surest first. Pixels are those of the input picture, whatever its size."
     import torch
