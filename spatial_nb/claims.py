@@ -236,7 +236,7 @@ def effect(
 # %% ../nbs/api/61_claims.ipynb #2dbf96e7
 def _scaled(e: Mapping, unit: str) -> tuple[float, float, float]:
     "Mean and ends of the interval of an effect, in `unit`; NaN where there is no interval."
-    scale = 100 if unit in SHARES else 1
+    scale = 100 if unit in SHARES or unit.startswith("% ") else 1  # "% of the control's"
     return tuple(scale * x for x in (e["mean"], *(e["interval"] or (np.nan, np.nan))))
 
 
