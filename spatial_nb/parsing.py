@@ -111,8 +111,8 @@ _GRAMMAR_WORDS |= dict(
 )
 _PLAIN = """shape shaped which of both either neither but or and even odd how many if left right behind between equal to
     in on at with as from like after it north south east west leftmost rightmost frontmost backmost far next hand side
-    edge camera bottom above below opposite besides without once twice when include way rid got get half pair sum away minus
-    add"""
+    edge camera bottom above below opposite besides without once twice when include way rid got get half pair sum
+    away minus add"""
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ATTRIBUTE = {word: name for name, words in ATTRIBUTES.items() for word in words}
 
@@ -254,7 +254,8 @@ head: SHAPE -> shape_head | ("thing" | "shape" | "shape" "thing") -> thing_head
     | "one" -> one_head | "others" -> others_head
 ?pre: adj | either
 ?adj: word | word ("shaped" | "color" | "size") -> same | "other" "shaped" -> other | "not" adj -> negated | sup
-    | "other" -> other | "same" attr -> alike | "different" attr -> anything | "hide" -> hidden | "oddone" -> oddone | cmp -> extreme
+    | "other" -> other | "same" attr -> alike | "different" attr -> anything | "hide" -> hidden | "oddone" -> oddone
+    | cmp -> extreme
 ?word: (COLOR | SIZE | MATERIAL | METAL | SHAPE) -> word | "nothing" -> nothing
 sup: SUPERLATIVE
 ?either: "either"? adj "or" adj ("or" adj)? -> either_of
@@ -367,7 +368,8 @@ _WHICH = r"""
     | "how" SIZE "be" np -> query_size
     | _what attr "of"? np "be" pred -> query_that | _what attr "be" pred -> query_pred
     | _what "be" np -> what | _what "be" pred -> what_pred | _what nbase ("be" pred | verb) -> what_that
-    | _what "kindof" (attr | "thing") "be" np -> kind_query | (_what "be" np "hiddenby" | np "be" "hiddenby" "what") -> what_hides
+    | _what "kindof" (attr | "thing") "be" np -> kind_query
+    | (_what "be" np "hiddenby" | np "be" "hiddenby" "what") -> what_hides
     | _what attr "be" np "hide" -> what_hidden
     | _what (attr | "thing") "come"? ("in" | "on") "both" pre "and" pre attr? -> in_both
     | _what attr "come"? "on" "both" np "and" np -> on_both

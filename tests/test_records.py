@@ -195,3 +195,26 @@ def test_what_the_arms_of_imagery_answer_is_in_their_completions():
     assert checked >= 5 * len(runs)
     ratio = [v for m in metrics if m.startswith("tokens, ") for v in metrics[m]["values"]]
     assert len(ratio) == 3 * len(p["seeds"]) and max(abs(r - 1) for r in ratio) <= 0.03
+
+
+def test_what_verifiers_gain_is_in_the_traces_that_they_were_given():
+    record, rows = read("20_verifier_ablation")
+    seeds, tau = record["parameters"]["seeds"], 5
+    names = dict(rating="rating", true="true steps", right="right answers", calls="calls")
+    for rubric in ("skeptical", "generous"):
+        some = {t: rows[f"{rubric}-{t}"] for t in (0, tau)}
+        assert [r["scene"] for r in some[0]] == [r["scene"] for r in some[tau]]  # the same questions in the same order
+        for what, name in names.items():
+            known = {t: [r[what] for r in some[t] if r[what] is not None] for t in some}
+            filled = {t: [np.mean(known[t]) if r[what] is None else r[what] for r in some[t]] for t in some}
+            by_seed = [
+                np.mean([v for v, r in zip(filled[tau], some[tau]) if r["seed"] == s])
+                - np.mean([v for v, r in zip(filled[0], some[0]) if r["seed"] == s])
+                for s in seeds
+            ]
+            test = paired(filled[tau], filled[0], cluster=[r["scene"] for r in some[0]])
+            same(record["metrics"][f"gain/{name}, {rubric}"], by_seed, test.interval)
+    if people := rows.get("people"):
+        right = [r["answer"] == r["recorded"] for r in people]
+        same(record["metrics"]["right answers/people's questions, all"], [np.mean(right)])
+        assert record["counts"]["people's questions/answered"] == sum(r["answer"] is not None for r in people)
