@@ -798,7 +798,11 @@ _RULES |= dict(
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-33
 _COSTS = dict(headless=1, bare=2, union=1, member=1, what_pred=3, told=4, about=2)
-_MOST_WORDS, _MOST_READINGS = 60, 60
+_MOST_WORDS, _MOST_LINKS = 40, 6  # of a sentence: longer ones have readings by the thousand
+_MOST_TRIES, _MOST_READINGS = 60, 60
+_LINKS = {
+    *"leftof rightof frontof behind near closestto furthestfrom between hiddenby that which and or but not".split()
+}
 _LOOSE = {*"the a of be there that it in on to at with all they you any do have which up as by from and so".split()}
 
 
@@ -833,17 +837,17 @@ def _tree(sentence: str, start: str):
     words = sentence.split()
     unknown = [i for i, w in enumerate(words) if w.startswith("?")]
     names = [i for i in unknown if i and words[i - 1] in ("a", "the", "have", "howmany")]  # things that we do not know
-    if len(words) > _MOST_WORDS or len(unknown) > 2 or names:
+    links = sum(w in _LINKS for w in words)
+    if len(words) > _MOST_WORDS or links > _MOST_LINKS or len(unknown) > 2 or names:
         known = f"{len(words)} words, {len(unknown)} of them unknown"
         raise NotUnderstood(f"question not understood: {sentence[:80]!r}, {known}")
     loose = [i for i, w in enumerate(words) if w in _LOOSE]
-    for n in (0, 1, 2):
-        for drop in combinations(loose, n):
-            kept = " ".join(w for i, w in enumerate(words) if i not in drop and i not in unknown)
-            try:
-                return _parser().parse(kept, start=start)
-            except LarkError:
-                pass
+    for drop in islice((d for n in (0, 1, 2) for d in combinations(loose, n)), _MOST_TRIES):
+        kept = " ".join(w for i, w in enumerate(words) if i not in drop and i not in unknown)
+        try:
+            return _parser().parse(kept, start=start)
+        except LarkError:
+            pass
     raise NotUnderstood(f"question not understood: {sentence!r}")
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-34

@@ -83,6 +83,18 @@ def test_what_cannot_be_read_or_has_no_answer_is_none(asked):
     assert parsing.answer(asked, FEW) is None
 
 
+def test_no_question_takes_long():
+    import time
+
+    long = [f"What color is the cube {'near the ball ' * k}?" for k in (5, 6, 50)]
+    long += [f"What color is the cube {'that is behind the red ball and ' * k} shiny?" for k in (2, 3, 20)]
+    long += ["How many " + "cubes and " * k + "balls are there?" for k in (5, 30)] + ["not " * 40 + "red", "a b c " * 40]
+    for asked in long:
+        begin = time.process_time()
+        parsing.answer(asked, FEW)
+        assert time.process_time() - begin < 20, asked
+
+
 def test_bad_input_is_named_in_one_line():
     with pytest.raises(TypeError, match="question is a int, wants a text"):
         parsing.answer(3, FEW)
