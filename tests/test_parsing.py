@@ -88,7 +88,10 @@ def test_no_question_takes_long():
 
     long = [f"What color is the cube {'near the ball ' * k}?" for k in (5, 6, 50)]
     long += [f"What color is the cube {'that is behind the red ball and ' * k} shiny?" for k in (2, 3, 20)]
-    long += ["How many " + "cubes and " * k + "balls are there?" for k in (5, 30)] + ["not " * 40 + "red", "a b c " * 40]
+    long += ["How many " + "cubes and " * k + "balls are there?" for k in (5, 30)] + [
+        "not " * 40 + "red",
+        "a b c " * 40,
+    ]
     for asked in long:
         begin = time.process_time()
         parsing.answer(asked, FEW)
