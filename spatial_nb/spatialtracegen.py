@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WORDS', 'RUBRICS', 'AFTER', 'ARTEFACTS', 'system_prompt', 'LLM', 'low_detail', 'LLMVerifier', 'standing', 'Scripted',
            'Settings', 'generate', 'Batch', 'spending', 'generate_all', 'ratings', 'answer', 'State', 'Policy',
-           'FAULTS', 'ToolWorld', 'read_official', 'write_official', 'read_traces']
+           'FAULTS', 'ToolWorld', 'Rewards', 'export', 'funnel', 'to_dataset', 'read_official', 'write_official',
+           'read_traces']
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-02
 import json
@@ -26,6 +27,7 @@ from .core import append_jsonl, content_hash, hold, nearest, progress, rng, whol
 from .items import Item, gold, read_image
 from .policy import FAULTS, Policy, ToolWorld, right_answer, role_of  # noqa: F401
 from .scenes import ATTRIBUTES
+from .trace_exports import Rewards, export, funnel, read_official, to_dataset, write_official  # noqa: F401
 from spatial_nb.traces import (  # noqa: F401
     ACTIONS,
     ENDS,
@@ -37,13 +39,12 @@ from spatial_nb.traces import (  # noqa: F401
     Trace,
     feedback,
     observed,
-    read_official,
     read_traces,
-    write_official,
 )
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-02b
-_all_ = ["State", "Policy", "FAULTS", "ToolWorld", "read_official", "write_official", "read_traces"]
+_all_ = ["State", "Policy", "FAULTS", "ToolWorld", "Rewards", "export", "funnel", "to_dataset", "read_official",
+         "write_official", "read_traces"]  # fmt: skip
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-llm
 WORDS = (*ATTRIBUTES["size"], *ATTRIBUTES["shape"], *ATTRIBUTES["material"], *ATTRIBUTES["color"], "yes", "no")
