@@ -110,10 +110,10 @@ class ToolOutput:
     message: str  # one line
 
     @property
-    def objects(self) -> list[dict]:
+    def objects(self) -> list[dict] | None:  # None: it knows of none
         "The objects that the tool found, as `tools.joined` reads them."
         found = self.result.get("objects") if isinstance(self.result, Mapping) else self.result
-        return [dict(o) for o in found if isinstance(o, Mapping)] if isinstance(found, (list, tuple)) else []
+        return [dict(o) for o in found if isinstance(o, Mapping)] if isinstance(found, (list, tuple)) else None
 
 
 def _light(value, most: int = 64):

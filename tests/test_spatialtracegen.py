@@ -192,18 +192,6 @@ def test_what_tools_show_makes_the_same_world_as_the_scene():
         )  # the camera jitters
 
 
-def test_objects_of_two_observations_are_joined_where_they_stand():
-    from spatial_nb.traces import ToolOutput
-
-    words = [dict(shape="cube", size="small", color=c, material="metal") for c in ("red", "blue", "red")]
-    bare = dict.fromkeys(ATTRIBUTES)
-    one = ToolOutput("segment", None, {"objects": [w | {"center": [10 * i, 5]} for i, w in enumerate(words)]}, "")
-    two = [bare | {"center": [10 * i + 1, 5], "depth": i} for i in (2, 1)] + [bare | {"center": [90, 90], "depth": 9}]
-    found = policies.objects_of([one, ToolOutput("depth", None, {"objects": two}, "")])
-    assert [(o["color"], o.get("depth")) for o in found] == [("red", None), ("blue", 1), ("red", 2)]
-    assert policies.objects_of([]) == [] and policies.objects_of([ToolOutput("x", None, None, "")]) == []
-
-
 def test_every_program_has_words_and_a_tool():
     for program in PROGRAMS.values():
         assert "(" not in node_words(program) and {node_needs(n) for n in program} <= {*TOOLS}
