@@ -321,7 +321,8 @@ class _View:
         self.needed = [r for r in ROLES if r in needed]
         wanted = self.needed if policy.gather == "needed" else [r for r in ROLES if r in self.here]
         self.missing = [r for r in wanted if r not in called]
-        self.lists = len(called) == 1  # the first observation is told object by object
+        names = lambda o: any(map(known, o.objects or [])) or (role_of(o.tool) == "segment" and o.objects == [])
+        self.lists = bool(seen) and names(seen[-1]) and not any(map(names, seen[:-1]))  # told object by object, once
 
     def _reading(self, state: State) -> int:
         "Which reading: what was settled before; else the first that has an answer among these objects; else the first."

@@ -632,33 +632,32 @@ def generate_all(
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-many-work
 def _work(todo, make, kept: dict, out: Path | None, workers: int, pictures: bool) -> str | None:
     "Make what is to do, each written when it is done; the reason, where that ends early."
-    stop, over = threading.Event(), []
-
-    def done(trace):
-        trace = trace if pictures else _bare(trace)
-        if out:
-            append_jsonl(out / "traces.jsonl", trace.to_json(out / "pictures"))
-        kept[trace.id] = trace
+    stop, writing, over = threading.Event(), threading.Lock(), []
 
     def one(item):
         try:
-            return None if stop.is_set() else make(item)
+            if stop.is_set():
+                return
+            trace = make(item)
         except (BudgetSpent, Hopeless) as e:
             stop.set()
             over.append(str(e))
-            return None
+            return
+        trace = trace if pictures else _bare(trace)
+        with writing:  # by who made it: an error elsewhere loses nothing that is done
+            if out:
+                append_jsonl(out / "traces.jsonl", trace.to_json(out / "pictures"))
+            kept[trace.id] = trace
 
     if workers == 1:
         for item in progress(todo, "traces"):
-            if (trace := one(item)) is not None:
-                done(trace)
+            one(item)
         return over[0] if over else None
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(one, item) for item in todo]
         try:
             for f in progress(as_completed(futures), "traces", total=len(futures)):
-                if (trace := f.result()) is not None:
-                    done(trace)
+                f.result()
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
