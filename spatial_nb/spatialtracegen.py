@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['WORDS', 'RUBRICS', 'AFTER', 'ARTEFACTS', 'system_prompt', 'LLM', 'low_detail', 'LLMVerifier', 'standing', 'Scripted',
            'Settings', 'generate', 'Batch', 'spending', 'generate_all', 'ratings', 'answer', 'State', 'Policy',
-           'FAULTS', 'ToolWorld', 'read_official', 'write_official', 'read_traces']
+           'FAULTS', 'ToolWorld', 'Rewards', 'export', 'funnel', 'to_dataset', 'read_official', 'write_official',
+           'read_traces']
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-02
 import json
@@ -26,6 +27,7 @@ from .core import append_jsonl, content_hash, hold, nearest, progress, rng, whol
 from .items import Item, gold, read_image
 from .policy import FAULTS, Policy, ToolWorld, right_answer, role_of  # noqa: F401
 from .scenes import ATTRIBUTES
+from .trace_exports import Rewards, export, funnel, read_official, to_dataset, write_official  # noqa: F401
 from spatial_nb.traces import (  # noqa: F401
     ACTIONS,
     ENDS,
@@ -37,13 +39,12 @@ from spatial_nb.traces import (  # noqa: F401
     Trace,
     feedback,
     observed,
-    read_official,
     read_traces,
-    write_official,
 )
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-02b
-_all_ = ["State", "Policy", "FAULTS", "ToolWorld", "read_official", "write_official", "read_traces"]
+_all_ = ["State", "Policy", "FAULTS", "ToolWorld", "Rewards", "export", "funnel", "to_dataset", "read_official",
+         "write_official", "read_traces"]  # fmt: skip
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-llm
 WORDS = (*ATTRIBUTES["size"], *ATTRIBUTES["shape"], *ATTRIBUTES["material"], *ATTRIBUTES["color"], "yes", "no")
@@ -631,33 +632,32 @@ def generate_all(
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-many-work
 def _work(todo, make, kept: dict, out: Path | None, workers: int, pictures: bool) -> str | None:
     "Make what is to do, each written when it is done; the reason, where that ends early."
-    stop, over = threading.Event(), []
-
-    def done(trace):
-        trace = trace if pictures else _bare(trace)
-        if out:
-            append_jsonl(out / "traces.jsonl", trace.to_json(out / "pictures"))
-        kept[trace.id] = trace
+    stop, writing, over = threading.Event(), threading.Lock(), []
 
     def one(item):
         try:
-            return None if stop.is_set() else make(item)
+            if stop.is_set():
+                return
+            trace = make(item)
         except (BudgetSpent, Hopeless) as e:
             stop.set()
             over.append(str(e))
-            return None
+            return
+        trace = trace if pictures else _bare(trace)
+        with writing:  # by who made it: an error elsewhere loses nothing that is done
+            if out:
+                append_jsonl(out / "traces.jsonl", trace.to_json(out / "pictures"))
+            kept[trace.id] = trace
 
     if workers == 1:
         for item in progress(todo, "traces"):
-            if (trace := one(item)) is not None:
-                done(trace)
+            one(item)
         return over[0] if over else None
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(one, item) for item in todo]
         try:
             for f in progress(as_completed(futures), "traces", total=len(futures)):
-                if (trace := f.result()) is not None:
-                    done(trace)
+                f.result()
         except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOOLS', 'PAPER', 'FACTS', 'VERSION', 'BACKENDS', 'DepthMap', 'Observation', 'outlined', 'shaded', 'planned',
-           'segment', 'depth', 'top_down', 'toolset', 'Clevr', 'Noise', 'Oracle', 'Sam2', 'DepthAnything', 'to_metres',
-           'FromDepth', 'External', 'joined', 'Detection', 'detect', 'open_picture']
+           'segment', 'depth', 'top_down', 'toolset', 'Clevr', 'Noise', 'Oracle', 'Oracles', 'Sam2', 'DepthAnything',
+           'to_metres', 'FromDepth', 'External', 'joined', 'Detection', 'detect', 'open_picture']
 
 # %% ../nbs/api/25_tools.ipynb #ca17d1e5
 import json
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
@@ -33,6 +33,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from .core import atomic, content_hash, hold, nearest, rng, shipped
 from .detector import Detection, detect, open_picture
 from .geometry import Camera, clevr_camera, directions, project, unproject
+from .items import picture_hash
 from .render import render
 from .scenes import ATTRIBUTES, SIZES, Object, boxes, canonical
 
@@ -485,6 +486,34 @@ def top_down(self: Oracle, picture: Image.Image) -> Observation:
     found, _ = self._objects("top_down", picture.size)
     return planned([replace(d, box=None, contact=None, depth=None, mask=None) for d in found.values()])
 
+# %% ../nbs/api/25_tools.ipynb #oracles
+class Oracles:
+    "An `Oracle` for each of many pictures."
+
+    def __init__(
+        self,
+        scenes: Mapping[str, object],  # `items.picture_hash` of a picture -> its `Scene`
+        noise: Noise | float = 0.0,
+        seed: int = 0,
+    ):
+        self.oracles = {key: Oracle(scene, noise, seed) for key, scene in scenes.items()}
+        self.name = f"oracles {content_hash([[k, o.name] for k, o in sorted(self.oracles.items())])}"
+
+    def of(self, picture: Image.Image) -> Oracle:
+        "Who knows this picture."
+        if (key := picture_hash(picture)) not in self.oracles:
+            raise ValueError(f"picture {key} is none of the {len(self.oracles)} whose scenes are known")
+        return self.oracles[key]
+
+    def segment(self, picture: Image.Image) -> Observation:
+        return self.of(picture).segment(picture)
+
+    def depth(self, picture: Image.Image) -> Observation:
+        return self.of(picture).depth(picture)
+
+    def top_down(self, picture: Image.Image) -> Observation:
+        return self.of(picture).top_down(picture)
+
 # %% ../nbs/api/25_tools.ipynb #a5da5773
 def _of_mask(
     mask: np.ndarray,  # bool (H, W), not empty
@@ -704,27 +733,39 @@ def _run(parts: Sequence[str], folder: str, seconds: float) -> None:
         raise RuntimeError(f"{parts[0]} failed ({process.returncode}): {last}")
 
 # %% ../nbs/api/25_tools.ipynb #c79186e5
+def _partners(rows: Sequence[dict], found: Sequence[dict], radius: float) -> dict[int, int]:  # found -> row
+    "Which of the objects found are known already: the nearest pairs first; where places are not known, by order."
+    if any(o.get("center") is None for o in (*rows, *found)):
+        return {k: k for k in range(len(rows))} if len(rows) == len(found) else {}
+    apart = [(math.dist(o["center"], r["center"]), k, i) for k, o in enumerate(found) for i, r in enumerate(rows)]
+    out = {}
+    for d, k, i in sorted(apart):
+        if d <= radius and k not in out and i not in out.values():
+            out[k] = i
+    return out
+
+
 def joined(
-    seen: Iterable[Observation],  # of one picture
+    seen: Iterable,  # `Observation`s of one picture, or anything else with `objects`
     radius: float = 15.0,  # pixels between the centres of what is one object
 ) -> list[dict]:  # with the keys of `FACTS`; None: unknown
     "What all observations together say of each object; what is said first stands."
     seen = list(seen)
     rows, masks = [], []
     for look in seen:
-        free = set(range(len(rows)))
-        for d in look.found:
-            near = sorted((math.dist(rows[i]["center"], d.center), i) for i in free)
-            i = near[0][1] if near and near[0][0] <= radius else None
-            if i is None:
+        found = look.objects or []
+        known = _partners(rows, found, radius)
+        for k, o in enumerate(found):
+            if k not in known:
+                known[k] = len(rows)
                 rows.append(dict.fromkeys(FACTS))
                 masks.append(None)
-                i = len(rows) - 1
-            free.discard(i)
-            rows[i] |= {k: getattr(d, k) for k in FACTS if rows[i][k] is None}
-            masks[i] = d.mask if masks[i] is None else masks[i]
+            row = rows[known[k]]
+            row |= {name: o.get(name) for name in FACTS if row[name] is None}
+            if masks[known[k]] is None and isinstance(look, Observation):
+                masks[known[k]] = look.found[k].mask
     for look in seen:
-        if isinstance(look.result, DepthMap) and not look.found:
+        if isinstance(look, Observation) and isinstance(look.result, DepthMap) and not look.found:
             for row, mask in zip(rows, masks):
                 if mask is not None and row["depth"] is None:
                     row["depth"] = float(np.median(look.result.values[mask]))

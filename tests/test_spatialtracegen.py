@@ -20,7 +20,7 @@ from spatial_nb.policy import node_needs, node_words
 from spatial_nb.programs import World
 from spatial_nb.questions import questions
 from spatial_nb.render import render
-from spatial_nb.scenes import ATTRIBUTES, Object, Scene, sample_scene
+from spatial_nb.scenes import ATTRIBUTES, sample_scene
 from spatial_nb.spatialtracegen import (
     ARTEFACTS,
     FAULTS,
@@ -35,6 +35,7 @@ from spatial_nb.spatialtracegen import (
     spending,
     standing,
 )
+from spatial_nb.tools import Oracles, toolset
 from spatial_nb.traces import Attempt, Rating, Step, Trace, read_traces
 
 KINDS = ["count", "exist", "relate_query", "relate_count", "nearest", "compare_integer", "extreme", "relate", "between"]
@@ -43,35 +44,27 @@ KINDS += ["query_color", "distance_compare", "direction", "compare_attribute", "
 
 def world():
     "Items of a few scenes, their programs, and tools that see everything."
-    scenes, items, programs = {}, [], {}
+    scenes, pictures, items, programs = {}, {}, [], {}
     for i in range(5):
         scene = sample_scene(rng("test traces", i), n=6)
         picture = render(scene, (120, 80), samples=1).image
-        scenes[picture_hash(picture)] = scene
+        scenes[picture_hash(picture)], pictures[picture_hash(picture)] = scene, picture
         for q in questions(scene, rng("test traces", i, "q"), KINDS, 14):
             if q.text not in programs:
                 items.append(Item(f"q{len(items)}", q.text, [picture], q.answer, q.kind, q.options and list(q.options)))
                 programs[q.text] = q.program
 
-    def tool(name):
-        def look(image):
-            rows = [{k: getattr(o, k) for k in (*ATTRIBUTES, "position")} for o in scenes[picture_hash(image)].objects]
-            return SimpleNamespace(tool=name, picture=image, result={"objects": rows}, message=f"{len(rows)} objects")
-
-        return look
-
-    scene_of = lambda item: scenes[picture_hash(item.images[0])]
-    cameras = {o.position: s.camera for s in scenes.values() for o in s.objects}
-    thing = lambda row: Object(**{k: row[k] for k in (*ATTRIBUTES, "position")})
-    seen = lambda rows, size: World(Scene([thing(r) for r in rows], cameras[tuple(rows[0]["position"])]))
-    return items, programs, {n: tool(n) for n in ("segment", "depth", "top_down")}, scene_of, seen
+    real = toolset(Oracles(scenes))
+    seen = {(name, key): look(picture) for key, picture in pictures.items() for name, look in real.items()}
+    tools = {name: lambda picture, name=name: seen[name, picture_hash(picture)] for name in real}  # looked once
+    return items, programs, tools, lambda item: scenes[picture_hash(item.images[0])]
 
 
-ITEMS, PROGRAMS, TOOLS, TRUTH, SEEN = world()
+ITEMS, PROGRAMS, TOOLS, TRUTH = world()
 
 
 def policy(**how):
-    return Policy(PROGRAMS.get, how.pop("world", SEEN), how.pop("truth", TRUTH), **how)
+    return Policy(PROGRAMS.get, truth=how.pop("truth", TRUTH), **how)
 
 
 def all_attempts(made):
@@ -138,10 +131,11 @@ def test_the_papers_names_of_tools_do_as_well_and_a_missing_tool_is_done_without
     named = {"sam2": TOOLS["segment"], "dav2": TOOLS["depth"], "trellis": TOOLS["top_down"]}
     made = [generate(i, policy(), None, named, tau=0) for i in ITEMS]
     assert all(t.correct for t in made)
-    for some in (["segment"], ["segment", "depth"], ["top_down"], []):
+    for some, least in ((["segment"], 0.8), (["segment", "depth"], 0.8), (["top_down"], 1.0), ([], 0.0)):
         made = [generate(i, policy(), None, {k: TOOLS[k] for k in some}, tau=0) for i in ITEMS]
         assert {t.end for t in made} == {"answered"}
-        assert all(t.correct for t in made) == bool(some)
+        right = sum(t.correct for t in made) / len(made)  # what only a view from above shows is judged from the picture
+        assert least <= right and (right > 0) == bool(some)
     made = [generate(i, policy(gather="all"), None, TOOLS, tau=0) for i in ITEMS[:5]]
     assert {len(t.steps) for t in made} == {4}
 
@@ -169,7 +163,7 @@ def test_a_name_that_comes_again_with_another_picture_is_judged_by_that_picture(
 
 
 def policy_of(readings):
-    return Policy(lambda question: readings, SEEN, TRUTH)
+    return Policy(lambda question: readings, truth=TRUTH)
 
 
 def test_what_tools_show_makes_the_same_world_as_the_scene():
@@ -192,16 +186,12 @@ def test_what_tools_show_makes_the_same_world_as_the_scene():
         )  # the camera jitters
 
 
-def test_objects_of_two_observations_are_joined_where_they_stand():
-    from spatial_nb.traces import ToolOutput
-
-    words = [dict(shape="cube", size="small", color=c, material="metal") for c in ("red", "blue", "red")]
-    bare = dict.fromkeys(ATTRIBUTES)
-    one = ToolOutput("segment", None, {"objects": [w | {"center": [10 * i, 5]} for i, w in enumerate(words)]}, "")
-    two = [bare | {"center": [10 * i + 1, 5], "depth": i} for i in (2, 1)] + [bare | {"center": [90, 90], "depth": 9}]
-    found = policies.objects_of([one, ToolOutput("depth", None, {"objects": two}, "")])
-    assert [(o["color"], o.get("depth")) for o in found] == [("red", None), ("blue", 1), ("red", 2)]
-    assert policies.objects_of([]) == [] and policies.objects_of([ToolOutput("x", None, None, "")]) == []
+def test_a_tool_that_names_no_object_makes_nobody_say_that_there_is_none():
+    clumsy = policy(errors={"tool": 1.0})
+    made = [generate(i, clumsy, None, TOOLS, tau=0, guard=None) for i in ITEMS[:30]]
+    first = {t.steps[0].tool for t in made}
+    assert "depth" in first and all(s.facts["correct"] for t in made for s in t.steps)
+    assert not any("no things" in s.reasoning for t in made for s in t.steps)
 
 
 def test_every_program_has_words_and_a_tool():
@@ -228,7 +218,7 @@ def test_a_question_that_nobody_understands_is_a_failed_trace():
     def parse(question):
         raise ValueError("'Why?' is not understood")
 
-    trace = generate(ITEMS[0], Policy(parse, SEEN), None, TOOLS, tau=0)
+    trace = generate(ITEMS[0], Policy(parse), None, TOOLS, tau=0)
     assert (trace.end, trace.correct, trace.why) == ("failed", False, "no step: 'Why?' is not understood")
 
 
@@ -517,7 +507,7 @@ def test_an_error_between_two_traces_loses_none(tmp_path):
 
     def stops(state):
         seen.append(state.item.id)
-        if len(seen) == 12:
+        if len(seen) == 30:
             raise KeyboardInterrupt
         return policy(**CLUMSY)(state)
 

@@ -497,6 +497,25 @@ def test_looks_are_joined_object_by_object():
     assert tools.joined([]) == []
 
 
+def test_looks_of_anybody_are_joined_where_their_objects_stand():
+    look = lambda rows: SimpleNamespace(objects=rows)
+    thing = lambda color, x, **more: (
+        dict(shape="cube", size="small", color=color, material="metal", **more)
+        | ({} if x is None else {"center": [x, 5]})
+    )
+    seen = look([thing(c, 10 * i) for i, c in enumerate(("red", "blue", "red"))])
+    far = look([{"center": [21, 5], "depth": 2}, {"center": [11, 5], "depth": 1}, {"center": [90, 90], "depth": 9}])
+    told = lambda rows: [(o["color"], o["depth"]) for o in rows]
+    assert told(tools.joined([seen, far])) == [("red", None), ("blue", 1), ("red", 2), (None, 9)]
+    assert sorted(told(tools.joined([far, seen])), key=str) == sorted(told(tools.joined([seen, far])), key=str)
+    near = look([{"center": [4, 5], "depth": 4}, {"center": [1, 5], "depth": 1}])  # both nearest to the first
+    assert told(tools.joined([seen, near]))[:2] == [("red", 1), ("blue", 4)]
+    bare = look([thing("red", None), thing("blue", None)])
+    assert told(tools.joined([bare, look([{"depth": 3}, {"depth": 4}])])) == [("red", 3), ("blue", 4)]  # by order
+    assert len(tools.joined([bare, look([{"depth": 3}])])) == 3
+    assert tools.joined([look(None), look([])]) == []
+
+
 def test_what_a_view_from_above_is_computed_from_is_kept_for_the_other_tools(tmp_path):
     slow = Slow()
     above = tools.FromDepth(slow, slow, SCENE.camera, cache=tmp_path)

@@ -9,25 +9,17 @@ from PIL import Image
 from spatial_nb import traces
 from spatial_nb.core import append_jsonl, rng
 from spatial_nb.items import picture_hash
-from spatial_nb.traces import (
+from spatial_nb.trace_exports import (
     VIEWS,
-    Attempt,
-    Rating,
     Rewards,
-    Step,
-    ToolOutput,
-    Trace,
     check_row,
     export,
     funnel,
-    observed,
     read_official,
-    read_trace,
-    read_traces,
     to_dataset,
     write_official,
-    write_trace,
 )
+from spatial_nb.traces import Attempt, Rating, Step, ToolOutput, Trace, observed, read_trace, read_traces, write_trace
 
 
 def picture(k):
@@ -202,7 +194,16 @@ def test_trl_finds_each_picture_in_its_place():
 def test_what_a_model_wrote_is_text_on_the_page_and_not_code():
     shown = many[0]._repr_html_()
     assert "</script>" not in shown and "&lt;/script&gt;" in shown
-    assert Trace("x", "<b>?</b>")._repr_html_().count("<b>") == 1  # the question's own frame
+    hard = Trace("<i>", "<b>?</b>", None, '"', [], "<u>", None, "failed", "<s>", {"generator": "<tt>"})._repr_html_()
+    assert not [t for t in ("<i>", "<b>", "<u>", "<s>", "<tt>") if t in hard] and "&lt;b&gt;?&lt;/b&gt;" in hard
+
+
+def test_a_page_of_a_long_trace_is_small_and_fetches_nothing():
+    noise = Image.effect_noise((640, 480), 90).convert("RGB")  # what compresses worst
+    seen = ToolOutput("segment", noise, None, "seen")
+    tries = [Attempt(k, 1, Step("r", "tool_call", "segment"), None, True, True, "", seen) for k in range(10)]
+    page = Trace("x", "?", noise, None, tries, end="max_steps")._repr_html_()
+    assert len(page) < 300_000 and "http" not in page and page.count("data:image/jpeg;base64,") == 11
 
 
 def test_masks_and_numbers_that_json_cannot_hold_are_left_out():
