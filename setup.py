@@ -11,7 +11,8 @@ config.read(here / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
 # Worlds, scorers and data: all that needs no torch.
-base = ["fastcore", "filelock", "lark", "numpy", "numba", "pandas", "pillow", "pyarrow", "pyyaml", "scipy", "text2num", "tqdm"]
+base = ["fastcore", "filelock", "lark", "numba", "numpy", "pandas", "pillow", "pyarrow", "pyyaml", "scipy", "text2num"]
+base += ["tqdm"]
 
 extras = {
     # models, training recipes, evaluation
