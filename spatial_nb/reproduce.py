@@ -874,6 +874,7 @@ def _traces_parser() -> argparse.ArgumentParser:
     add("--budget", metavar="LIMITS", help="what this call may spend: calls=100,tokens=2e6,money=5")
     add("--prices", help="of a million tokens: in=2.5,out=10, or a YAML file with MODEL: {in: 2.5, out: 10}")
     add("--limit", type=int, metavar="N", help="only the first N questions")
+    add("--max-side", type=int, default=2048, help="pixels of a picture (2048); 0: as it is")
     add("--strict", action="store_true", help="end before the beginning where a picture is missing")
     add("--workers", type=int, default=1, help="questions at a time (1)")
     add("--retry", action="store_true", help="try again what failed in an earlier run")
@@ -898,7 +899,9 @@ def traces_command(
         return load(name)
 
     a = vars(_traces_parser().parse_args(words))
-    questions = read_questions(a.pop("input"), a.pop("images"), a.pop("limit"))
+    if re.search("sam2|depth_anything", a["tools"]):
+        import spatial_nb.models  # noqa: F401 - before transformers: it sees to it that torchvision can be imported
+    questions = read_questions(a.pop("input"), a.pop("images"), a.pop("limit"), a.pop("max_side") or None)
     exports = [e.strip() for e in a.pop("export").split(",") if e.strip() not in ("", "none")]
     endpoint = {k: a.pop(k) for k in ("base_url", "timeout", "attempts", "patience")} | {"load": load}
     told = dict(endpoint=endpoint, exports=exports, cache=a.pop("tool_cache"), sees_tools=a.pop("verifier_sees_tools"))

@@ -26,11 +26,13 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 import yaml
+from PIL import Image, ImageOps
 
 from .chat import Budget, ChatError, Hopeless, Local, Log, Model, OpenAI, Reply, ledger
 from .core import content_hash, hold, nearest, read_json, read_jsonl, read_text, whole, write_json
+from .items import read_image
 from .policy import FAULTS, Policy
-from .spatialtracegen import LLM, WORDS, Batch, LLMVerifier, Settings, generate_all, system_prompt
+from .spatialtracegen import LLM, WORDS, Batch, LLMVerifier, Settings, generate_all, low_detail, system_prompt
 from .tools import BACKENDS, TOOLS, Clevr, External, FromDepth, toolset
 from .traces import VIEWS, Trace, export, write_official
 
@@ -41,9 +43,15 @@ class Question:
 
     id: str
     question: str
-    images: tuple[Path, ...]  # one; opened when its turn comes
+    path: Path  # of the picture
     answer: str | None = None  # the right one, where it is known
     metadata: Mapping = field(default_factory=dict)  # what else the file says, JSON-able
+    max_side: int | None = None  # pixels; a larger picture is made smaller
+
+    @property
+    def images(self) -> list[Image.Image]:  # one, opened when its turn comes
+        shown = ImageOps.exif_transpose(read_image(self.path))
+        return [low_detail(shown, self.max_side) if self.max_side else shown]
 
 
 _COLUMNS = {
@@ -120,7 +128,7 @@ def _place(row: Mapping, images: Path) -> Path:
     return next((p for p in (*inside, *beside) if p.is_file()), inside[0])
 
 
-def _question(row: Mapping, images: Path) -> Question:
+def _question(row: Mapping, images: Path, max_side: int | None) -> Question:
     "What a row says, or what is wrong with it."
     row = {str(k).strip().lower(): v for k, v in row.items()}
     if not (asked := _given(row, "question")):
@@ -132,7 +140,7 @@ def _question(row: Mapping, images: Path) -> Question:
     rest = {k: v for k, v in rest.items() if not (isinstance(v, float) and not math.isfinite(v))}
     name = _given(row, "id") or content_hash([asked, named])[:10]
     place = _place(row, images)
-    return Question(name, asked, (place,), _given(row, "answer"), rest | {"image_filename": place.name})
+    return Question(name, asked, place, _given(row, "answer"), rest | {"image_filename": place.name}, max_side)
 
 # %% ../nbs/api/37_trace_runs.ipynb #trace-runs-read
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
@@ -159,6 +167,7 @@ def read_questions(
     path: str | Path,  # .csv, .tsv, .jsonl, or .json as CLEVR's
     images: str | Path | None = None,  # folder of the pictures; None: that of the file
     limit: int | None = None,  # the first so many; None: all
+    max_side: int | None = 2048,  # pixels of a picture; None: as it is
 ) -> list[Question]:
     "The questions in a file; all rows that cannot be read are one error."
     path = Path(path)
@@ -167,12 +176,14 @@ def read_questions(
         raise FileNotFoundError(f"there is no folder of pictures {str(images)!r}")
     if limit is not None:
         whole("limit", limit, 1)
+    if max_side is not None:
+        whole("max_side", max_side, 28)
     out, wrong = {}, {}
     for line, row in _rows(path):
         try:
             if isinstance(row, str):
                 raise ValueError(row)
-            q = _question(row, images)
+            q = _question(row, images, max_side)
             if q.id in out:
                 raise ValueError(f"{q.id!r} stands there twice")
             out[q.id] = q
@@ -465,12 +476,15 @@ def _of_clevr(tools: Mapping[str, Callable]) -> bool:
     return bool(tools) and all(isinstance(t.keywords["backend"], Clevr) for t in tools.values())
 
 
-def _keep_to(out: Path, kinds: Mapping[str, str]) -> None:
-    "An error where the folder holds traces with other tools."
-    if (out / "run.json").is_file() and (out / "traces.jsonl").is_file():
-        before = read_json(out / "run.json").get("tools")
-        if before != kinds:
-            raise ValueError(f"{out} holds traces with the tools {before}, wants {kinds}: take another folder")
+def _keep_to(out: Path, about: Mapping) -> None:
+    "Write what makes the traces, or an error where the folder holds traces of another kind."
+    now, path = json.loads(json.dumps(about)), out / "run.json"
+    if path.is_file() and (out / "traces.jsonl").is_file():
+        before = read_json(path)
+        for k, v in now.items():
+            if before.get(k) != v:
+                raise ValueError(f"{out} holds traces with {k} {before.get(k)!r}, wants {v!r}: take another folder")
+    write_json(path, now)
 
 
 def _exported(traces: Sequence[Trace], out: Path, exports: Sequence[str], **how) -> dict[str, int]:
@@ -488,11 +502,11 @@ def _exported(traces: Sequence[Trace], out: Path, exports: Sequence[str], **how)
 # %% ../nbs/api/37_trace_runs.ipynb #trace-runs-held
 def _with_pictures(questions: Sequence[Question], strict: bool) -> tuple[list[Question], list[Question]]:
     "Those whose picture is there, and the others."
-    missing = [q for q in questions if not q.images[0].is_file()]
+    missing = [q for q in questions if not q.path.is_file()]
     if missing and (strict or len(missing) == len(questions)):
-        first = ", ".join(q.images[0].name for q in missing[:5])
+        first = ", ".join(q.path.name for q in missing[:5])
         raise FileNotFoundError(f"{len(missing)} of {len(questions)} pictures are missing, first {first}")
-    return [q for q in questions if q.images[0].is_file()], missing
+    return [q for q in questions if q.path.is_file()], missing
 
 
 def _check_words(exports: Sequence[str], vocabulary: str | None) -> None:
@@ -526,9 +540,9 @@ def _to_do(there: Sequence[Question], missing: Sequence[Question], out: Path) ->
     done = {t["id"] for t in read_jsonl(out / "traces.jsonl")} if (out / "traces.jsonl").is_file() else set()
     lines = [f"{len(there) + len(missing)} questions, {sum(q.id in done for q in there)} of them done before"]
     if missing:
-        names = list(dict.fromkeys(q.images[0].name for q in missing))
+        names = list(dict.fromkeys(q.path.name for q in missing))
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        lines.append(f"{len(missing)} without a picture, left out: {', '.join(names[:8])}{more} are not there")
+        lines.append(f"{len(missing)} without a picture, left out: {', '.join(names[:8])}{more}")
     return "\n".join(lines)
 
 
@@ -574,14 +588,12 @@ def make_traces(
     words = WORDS if vocabulary == "clevr" or (vocabulary is None and _of_clevr(looks)) else None
     writer = _generator(generator, models, vocabulary=words, temperature=temperature, max_tokens=max_tokens, **told)
     judge = _verifier(verifier, models, how.tau, rubric=rubric, sees_tools=sees_tools, **told)
-    kinds = _kinds_of(looks)
+    about = dict(generator=writer.name, verifier=judge and judge.name, tools=_kinds_of(looks), **vars(how))
     with _held(out):
         log = writer.log = Log(out / "answers.jsonl")
         if judge is not None:
             judge.log = log
-        _keep_to(out, kinds)
-        about = dict(generator=writer.name, verifier=judge and judge.name, tools=kinds, settings=vars(how))
-        write_json(out / "run.json", about | {"pictures_missing": [q.images[0].name for q in missing]})
+        _keep_to(out, about | {"max_side": there[0].max_side})
         say(_to_do(there, missing, out))
         before = len(log.rows)
         batch = generate_all(there, writer, judge, looks, out, workers, retry=retry, **settings)
