@@ -59,7 +59,7 @@ _COLUMNS = {
     "id": ("id", "idx", "question_index"),
 }  # fmt: skip
 
-
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-rows
 def _csv_rows(text: str, path: Path) -> list[tuple[int, dict | str]]:
     "Line and row of each record, or what is wrong with it."
     first = text.partition("\n")[0]
@@ -465,7 +465,7 @@ def _verifier(said: str, models: Mapping[str, Model], tau: float, **how) -> Call
         raise ValueError(f"tau is {tau:g} and the verifier is 'none', wants openai:NAME or local:NAME, or tau 0")
     return None if kind == "none" else LLMVerifier(models[said], **how)
 
-
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-folder
 def _kinds_of(tools: Mapping[str, Callable]) -> dict[str, str]:
     "What the tools are, which loads them. A command may hold a key: its hash will do."
     who = lambda b: f"{type(b).__name__} {content_hash(b.name)}"
