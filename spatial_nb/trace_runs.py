@@ -235,7 +235,7 @@ class _Patient:
             self.silent = 0
         return reply
 
-
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-chat-model
 def chat_model(
     said: str,  # openai:NAME or local:NAME
     base_url: str | None = None,  # of the endpoint; None: the client's own
