@@ -417,8 +417,17 @@ def quick(monkeypatch):
     monkeypatch.setattr(chat.OpenAI, "_pause", lambda self, state: 0.01)
 
 
-FAULTS = [error(429), error(500), "hang", "cut", b"<html>Bad gateway</html>", json.dumps({"choices": []}).encode(),
-          body(None), body("no idea"), body('{"reasoning": "r", "action": "dance"}')]  # fmt: skip
+FAULTS = [
+    error(429),
+    error(500, f"who is {KEY}?"),
+    "hang",
+    "cut",
+    b"<html>Bad gateway</html>",
+    json.dumps({"choices": []}).encode(),
+    body(None),
+    body("no idea"),
+    body('{"reasoning": "r", "action": "dance"}'),
+]
 
 
 def test_a_faulty_endpoint_loses_nothing(home, tmp_path, serve, quick, capsys):
@@ -471,6 +480,46 @@ def test_a_verifier_that_never_rates_lets_nothing_pass(home, tmp_path, serve, ca
     assert main(asking(home, server, tmp_path / "out", again=0, alpha=2)) == 1
     table = counts(capsys.readouterr().out)
     assert (table["failed"], table["accepted"], table["not rated"]) == (5, 0, table["attempts"])
+
+
+def test_what_is_dropped_is_counted_and_its_attempts_are_kept(home, tmp_path, serve, capsys):
+    low = body(json.dumps(RATED | {"rating": 2, "critical_concerns": "It is of no use."}))
+    server, _ = serve(lambda asked: low if "Rate it:" in json.dumps(asked) else talks(asked))
+    how = dict(timeout=5, alpha=2, guard=0, after="drop", export="transitions,prm")
+    assert main(asking(home, server, tmp_path / "out", **how)) == 0
+    table, said = counts(capsys.readouterr().out), [m for m, _ in server.seen if "Rate it:" not in json.dumps(m)]
+    assert (table["dropped"], table["answered"], table["attempts"], table["accepted"]) == (5, 0, 15, 0)
+    assert "It is of no use." in json.dumps(said[1]["messages"][-1])
+    assert main(asking(home, server, tmp_path / "paper", **how | dict(after="accept"))) == 0
+    table = counts(capsys.readouterr().out)
+    assert (table["answered"], table["accepted"], table["accepted below tau"]) == (5, 10, 10)
+    assert not any(read_table(tmp_path / "paper/prm.parquet")["labels"].combine_chunks().flatten().to_pylist())
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_nothing_to_spend_is_no_crash_and_no_call(home, tmp_path, serve, capsys, workers):
+    server, _ = serve(talks)
+    assert main(asking(home, server, tmp_path / "out", budget="calls=0", workers=workers)) == 1
+    said = capsys.readouterr().out
+    assert counts(said)["not begun"] == 5 and "the budget of 0 calls is spent" in said and not server.seen
+    assert main(asking(home, server, tmp_path / "out", workers=workers, timeout=5)) == 0 and len(server.seen) == 20
+
+
+def test_an_interrupted_run_says_that_it_goes_on(home, tmp_path, serve, capsys, monkeypatch):
+    server, _ = serve(talks)
+    with monkeypatch.context() as m:
+        real, left = stg.append_jsonl, [2]
+
+        def stops(*a):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            real(*a)
+
+        m.setattr(stg, "append_jsonl", stops)
+        assert main(asking(home, server, tmp_path / "out", timeout=5)) == 130
+    assert "the same command goes on" in capsys.readouterr().err and len(read_traces(tmp_path / "out")) == 2
+    assert main(asking(home, server, tmp_path / "out", timeout=5)) == 0 and len(server.seen) == 20
 
 
 def test_a_spent_budget_stops_and_the_same_command_goes_on_without_asking_twice(home, tmp_path, serve, capsys):
