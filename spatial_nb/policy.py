@@ -461,11 +461,19 @@ def _another(item, text: str, random: np.random.Generator) -> str:
         return "unknown"
 
 
+def _answer_of(said: str) -> tuple[object, str]:
+    "An answer in words as the value and the kind that it is of an `Item`."
+    if said.lower() in ("yes", "no", "true", "false"):
+        return said.lower() in ("yes", "true"), "yes_no"
+    return (int(said), "number") if said.isdecimal() else (said, "text")
+
+
 def right_answer(item, text: str | None) -> bool | None:  # None: nobody knows
     "Whether `text` answers `item` with full marks; whole numbers exactly."
     if not isinstance(item, Item):
-        known = getattr(item, "answer", None)
-        return None if known is None else text is not None and str(text).strip().lower() == str(known).strip().lower()
+        if getattr(item, "answer", None) in (None, ""):
+            return None
+        item = Item(str(item.id), item.question, [], *_answer_of(str(item.answer).strip()))
     exact = item.kind == "number" and float(item.answer).is_integer()
     return score(item, text, number="exact" if exact else None).value >= 1 - 1e-9
 

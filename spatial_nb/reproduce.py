@@ -6,7 +6,7 @@
 __all__ = ['PUBLISHED_PROFILES', 'COMMANDS', 'Stage', 'find_stages', 'read_profile', 'Job', 'plan', 'reasons', 'StageFailed',
            'run_notebook', 'Result', 'run_job', 'published_notebook', 'publish', 'run_jobs', 'reproduce',
            'show_results', 'published_state', 'show_status', 'show_dry_run', 'reproduce_command', 'status_command',
-           'main']
+           'traces_command', 'main']
 
 # %% ../nbs/api/70_reproduce.ipynb #a310b8aa
 import argparse
@@ -791,6 +791,7 @@ COMMANDS = {  # name -> ("module:function", what it does)
     "reproduce": ("spatial_nb.reproduce:reproduce_command", "run the stages that are not up to date"),
     "status": ("spatial_nb.reproduce:status_command", "say what is up to date, stale, failed or has never run"),
     "synthesize": ("spatial_nb.synthesis:synthesize_command", "make a data set of puzzles"),
+    "traces": ("spatial_nb.reproduce:traces_command", "reason with tools about pictures, checked step by step"),
 }
 
 
@@ -842,6 +843,71 @@ def status_command(
     _need_extra("rich")
     show_status(parser.parse_args(words).profile)
     return 0
+
+# %% ../nbs/api/70_reproduce.ipynb #traces-70-b
+def _traces_parser() -> argparse.ArgumentParser:
+    about = "Traces of steps and tool calls for questions about pictures; the same command goes on after a kill."
+    parser = argparse.ArgumentParser("spatial-nb traces", description=about)
+    add = parser.add_argument
+    add("--input", required=True, metavar="FILE", help="questions: .csv, .tsv, .jsonl, or .json as CLEVR's")
+    add("--images", metavar="DIR", help="folder of the pictures; default: that of the questions")
+    add("--out", required=True, metavar="DIR", help="folder; what is there already is kept")
+    add("--generator", default="policy", help="policy, policy:error=0.2, openai:MODEL or local:FOLDER-or-hub-id")
+    add("--verifier", default="none", help="openai:MODEL or local:FOLDER-or-hub-id; none goes with --tau 0")
+    add("--tools", default="clevr", help='clevr, none, or segment=sam2,depth=...,top_down=external:"cmd {image} {out}"')
+    add("--rubric", default="skeptical", help="the verifier's: skeptical (default) or generous")
+    add("--verifier-sees-tools", action="store_true", help="show the verifier what tools have said and drawn")
+    add("--tau", type=float, default=5.0, help="a step passes from this rating on (5); 0: the control")
+    add("--alpha", type=int, default=5, help="regenerations of a step, at most (5)")
+    add("--max-steps", type=int, default=10, help="of a trace (10)")
+    add("--after", default="accept", help="when no attempt has passed: accept (default), best or drop")
+    add("--guard", type=int, default=2, help="how often the same may happen in a row (2); 0: always")
+    add("--seed", type=int, default=0, help="another seed, other samples")
+    add("--temperature", type=float, default=0.5, help="the generator's (0.5)")
+    add("--max-tokens", type=int, default=400, help="of a step (400)")
+    add("--again", type=int, default=2, help="how often what is no step, or no rating, is asked for again (2)")
+    add("--vocabulary", help="answers: clevr (its words, or a number) or any; default: clevr where the tools are")
+    add("--base-url", metavar="URL", help="of the endpoint; the key is OPENAI_API_KEY of the environment")
+    add("--timeout", type=float, default=120.0, help="seconds that an endpoint may be silent (120)")
+    add("--attempts", type=int, default=6, help="requests for one answer (6)")
+    add("--patience", type=int, default=5, help="stop when so many answers in a row have not come (5)")
+    add("--budget", metavar="LIMITS", help="what this call may spend: calls=100,tokens=2e6,money=5")
+    add("--prices", help="of a million tokens: in=2.5,out=10, or a YAML file with MODEL: {in: 2.5, out: 10}")
+    add("--limit", type=int, metavar="N", help="only the first N questions")
+    add("--max-side", type=int, default=2048, help="pixels of a picture (2048); 0: as it is")
+    add("--strict", action="store_true", help="end before the beginning where a picture is missing")
+    add("--workers", type=int, default=1, help="questions at a time (1)")
+    add("--retry", action="store_true", help="try again what failed in an earlier run")
+    add(
+        "--export",
+        default="sft,prm,preferences,transitions",
+        help="some of these, official, none (default: %(default)s)",
+    )
+    add("--tool-cache", metavar="DIR", help="folder for what tools have seen; default: in --out")
+    return parser
+
+# %% ../nbs/api/70_reproduce.ipynb #traces-70-c
+def traces_command(
+    words: list[str],  # the arguments after `spatial-nb traces`
+) -> int:  # exit code: 0 where every question has a trace that did not fail
+    "Make traces."
+    from spatial_nb.trace_runs import make_traces, read_questions
+
+    def load(name):
+        from spatial_nb.models import load
+
+        return load(name)
+
+    a = vars(_traces_parser().parse_args(words))
+    if re.search("sam2|depth_anything", a["tools"]):
+        import spatial_nb.models  # noqa: F401 - before transformers: it sees to it that torchvision can be imported
+    questions = read_questions(a.pop("input"), a.pop("images"), a.pop("limit"), a.pop("max_side") or None)
+    exports = [e.strip() for e in a.pop("export").split(",") if e.strip() not in ("", "none")]
+    endpoint = {k: a.pop(k) for k in ("base_url", "timeout", "attempts", "patience")} | {"load": load}
+    told = dict(endpoint=endpoint, exports=exports, cache=a.pop("tool_cache"), sees_tools=a.pop("verifier_sees_tools"))
+    made = make_traces(questions, say=partial(print, flush=True), guard=a.pop("guard") or None, **told, **a)
+    print(f"\n{made}")
+    return 0 if made.complete else 1
 
 # %% ../nbs/api/70_reproduce.ipynb #cea79a22
 def main(

@@ -9,6 +9,7 @@ __all__ = ['WORDS', 'RUBRICS', 'AFTER', 'ARTEFACTS', 'system_prompt', 'LLM', 'lo
            'read_traces']
 
 # %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-02
+import errno
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -430,11 +431,18 @@ def _picture_of(item) -> Image.Image:
     return images[0] if isinstance(images[0], Image.Image) else read_image(images[0])
 
 
+def _full(e: BaseException) -> bool:
+    "Is it the disk that is full? Then the run ends, and no question is to blame."
+    return isinstance(e, OSError) and e.errno == errno.ENOSPC
+
+
 def _run_tool(tools: Mapping[str, Callable], name: str, picture: Image.Image) -> ToolOutput:
     "What the tool says; one that fails says so, and the trace goes on."
     try:
         return observed(tools[name](picture), name)
     except Exception as e:
+        if _full(e):
+            raise
         return ToolOutput(name, None, None, f"{name} failed: {type(e).__name__}: {' '.join(str(e).split())[:200]}")
 
 
@@ -580,6 +588,8 @@ def _one(item, generator, verifier, tools, settings) -> Trace:
     except (BudgetSpent, Hopeless):
         raise
     except Exception as e:
+        if _full(e):
+            raise
         why = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
         how = asdict(Settings(**settings)) | {"generator": _name(generator), "verifier": verifier and _name(verifier)}
         known = getattr(item, "answer", None)

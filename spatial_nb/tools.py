@@ -551,14 +551,14 @@ class _Pretrained:
 
     @cached_property
     def _pipe(self):
-        import torch
-        from transformers import pipeline
-
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = str(self.model) if isinstance(self.model, (str, Path)) else self.model
         try:
+            import torch
+            from transformers import pipeline
+
+            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
             return pipeline(self.task, model=model, image_processor=self.image_processor, device=device)
-        except (OSError, ValueError) as e:
+        except (ImportError, OSError, ValueError) as e:
             raise ValueError(f"no {self.task} model at {str(model)[:80]!r}: {str(e).strip().splitlines()[0]}") from None
 
     @cached_property

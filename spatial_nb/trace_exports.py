@@ -299,15 +299,18 @@ def export(
     by: str = "facts",  # or rating: where labels and preferences come from
     tau: float = 5.0,
     rewards: Rewards = Rewards(),
+    views: Sequence[str] = VIEWS,  # which of the files
 ) -> dict[str, int]:  # rows by view
-    "Four parquet files and README.md, the data card."
+    "Parquet files of the views, and README.md, the data card."
     import pyarrow.parquet
 
+    if wrong := [v for v in views if v not in VIEWS]:
+        raise ValueError(f"view is {wrong[0]!r}: {nearest(str(wrong[0]), VIEWS)}")
     folder, out = Path(folder), {}
     label = {"by": by, "tau": tau}
     how = {"sft": {"system": system}, "prm": label, "preferences": label | {"system": system}}
     how["transitions"] = {"rewards": rewards, "rejected": True, "system": system}
-    for view in VIEWS:
+    for view in views:
         made = to_dataset(traces, view, **how[view])
         with atomic(folder / f"{view}.parquet") as aside:
             pyarrow.parquet.write_table(made.data.table, aside)

@@ -4,105 +4,17 @@ import json
 import logging
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from conftest import KEY, body, error
 from PIL import Image
 from pydantic import BaseModel
 
 from spatial_nb import chat
 from spatial_nb.chat import Budget, ChatError, Failed, Log, OpenAI, Replay, Scripted, ask, ask_all
-
-KEY = "sk-proj-abcdefghijklmnop0123456789"
-
-
-def body(text="fine", finish="stop", **more):
-    usage = dict(prompt_tokens=7, completion_tokens=3, total_tokens=10)
-    message = dict(role="assistant", content=text, **more)
-    choice = dict(index=0, message=message, finish_reason=finish)
-    return json.dumps(
-        dict(id="x", object="chat.completion", created=0, model="m", choices=[choice], usage=usage)
-    ).encode()
-
-
-class Server(ThreadingHTTPServer):
-    "Answers with what `plan` says, request after request, then with the last of it; keeps what was asked."
-
-    daemon_threads = True
-
-    def __init__(self, plan):
-        self.plan, self.seen, self.flying, self.most = list(plan), [], 0, 0
-        self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        server, asked = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.seen.append((asked, self.headers.get("Authorization")))
-            step = server.plan[min(len(server.seen), len(server.plan)) - 1]
-            server.flying += 1
-            server.most = max(server.most, server.flying)
-        try:
-            self.reply(step)
-        finally:
-            with server.lock:
-                server.flying -= 1
-
-    def reply(self, step):
-        if step == "cut":  # the connection ends in the middle of the body
-            self.send_response(200)
-            self.send_header("Content-Length", "1000")
-            self.end_headers()
-            self.wfile.write(b'{"choices": [')
-            self.close_connection = True
-            return
-        if step == "hang":
-            time.sleep(0.8)
-        status, headers, said = step if isinstance(step, tuple) else (200, {}, body() if step == "hang" else step)
-        self.send_response(status)
-        for name, value in (headers | {"Content-Type": "application/json", "Content-Length": str(len(said))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        try:
-            self.wfile.write(said)
-        except OSError:  # who asked has gone
-            pass
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    made = []
-
-    def start(*plan, **how):
-        made.append(Server(plan))
-        return made[-1], OpenAI("m", made[-1].url, **dict(wait=0.01, timeout=0.3) | how)
-
-    yield start
-    for server in made:
-        server.shutdown()
-        server.server_close()
-
-
-def error(status, message="busy", **headers):
-    return status, headers, json.dumps({"error": {"message": message, "type": "x"}}).encode()
-
 
 PASSING = {
     "429": error(429),

@@ -1,110 +1,14 @@
 "Asking a real OpenAI-compatible server: `transformers serve` with the shipped model, beside the same weights in here."
 
-import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 
 import pytest
 from PIL import Image
 
-from spatial_nb import chat, clevr, core, items
+from spatial_nb import chat, clevr, items
 from spatial_nb.chat import Budget, ChatError, Log, OpenAI, ask, ask_all
 
 HOW = dict(max_tokens=16, temperature=0.0, whole=False)  # without a limit the server allows 1,024 tokens
-
-# `transformers serve ...`, and two things more. It decodes pictures with torchvision's compiled part, which does not
-# fit every torch. And it ends when its standard input does: with the tests, however they end.
-LAUNCH = """
-import io, os, sys, threading
-import numpy, torch
-from PIL import Image
-from spatial_nb import models
-import torchvision.io
-
-threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
-if not models._FITS:
-    def decode_image(data, mode=None, **how):
-        picture = Image.open(io.BytesIO(data.numpy().tobytes()) if torch.is_tensor(data) else data).convert("RGB")
-        return torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)
-    torchvision.io.decode_image = decode_image
-
-from transformers.cli.transformers import app
-app(["serve", *sys.argv[1:]])
-"""
-
-
-class Served:
-    "The model in a process of its own, which can be killed and started again at the same address."
-
-    def __init__(self, folder, model="tiny-vlm"):
-        self.folder, self.model, self.process, self.said = folder, model, None, folder / "said.txt"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
-    def start(self, seconds=120):
-        at = ["--host", "127.0.0.1", "--port", str(self.port), "--device", "cpu"]
-        with open(self.said, "w") as said:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, self.model, *at],
-                cwd=self.folder,
-                env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=said,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        end = time.monotonic() + seconds
-        while self.process.poll() is None and time.monotonic() < end:
-            with socket.socket() as s:  # it listens only when the model is loaded
-                if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self
-            time.sleep(0.05)
-        self.kill()
-        raise RuntimeError(f"no server after {seconds} s, it said: {self.said.read_text()[-600:]}")
-
-    def kill(self):
-        if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    def ask_with(self, **how) -> OpenAI:
-        return OpenAI(self.model, f"http://127.0.0.1:{self.port}/v1", **dict(timeout=60, wait=0.05) | how)
-
-    def requests(self) -> list[str]:
-        "Who asked (address and port), answer by answer, since the last start."
-        return [line.split()[1] for line in self.said.read_text().splitlines() if '"POST /v1/chat/completions' in line]
-
-
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory):
-    "The server, of the shipped weights; the folder says `do_sample` of them, without which no temperature is obeyed."
-    for name in ("fastapi", "uvicorn", "openai"):
-        pytest.importorskip(name, reason=f"no {name}: pip install '.[serve,chat]'")
-    folder = tmp_path_factory.mktemp("serve")
-    (folder / "tiny-vlm").mkdir()
-    for path in core.shipped("tiny-vlm").iterdir():
-        (folder / "tiny-vlm" / path.name).symlink_to(path.resolve())
-    config = folder / "tiny-vlm" / "generation_config.json"
-    shipped = json.loads(config.read_text())
-    config.unlink()
-    config.write_text(json.dumps(shipped | dict(do_sample=True, top_k=0)))
-    served = Served(folder)
-    try:
-        yield served.start()
-    finally:
-        served.kill()
-
-
-@pytest.fixture
-def served(serving, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # a server of one's own wants none
-    return serving if serving.process.poll() is None else serving.start()
 
 
 @pytest.fixture(scope="module")
