@@ -22,8 +22,9 @@ from spatial_nb.questions import questions
 from spatial_nb.render import render
 from spatial_nb.reproduce import main
 from spatial_nb.scenes import sample_scene
+from spatial_nb.trace_exports import VIEWS
 from spatial_nb.trace_runs import EXPORTS, Question, make_traces, prices_from, read_questions, tools_from
-from spatial_nb.traces import VIEWS, read_traces
+from spatial_nb.traces import read_traces
 
 KINDS = ["count", "exist", "query_color", "query_shape", "compare_integer", "extreme"]
 
