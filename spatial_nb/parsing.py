@@ -44,12 +44,12 @@ _NOTHING = """black white orange pink triangle triangular pyramid prism cone sta
     donut medium transparent translucent striped wood wooden glass animal person people human car tree"""
 _FILL = """used partially partly directly true false immediately slightly approximately please exactly total altogether
     currently also actually completely entirely very pictured shown displayed visible present seen see found depicted
-    appear appears appearing image picture photo frame display scene screen set group so out up sit sits sitting placed
-    located standing positioned lying resting overall its own part"""
+    appear appears appearing image picture photo frame display scene screen set group so out up placed located
+    positioned overall its own part"""
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-06
 _GRAMMAR_WORDS = dict(
-    be="is are was were s",
+    be="is are was were s stand stands standing sit sits sitting lie lies lying rest rests resting",
     have="has had having contain contains containing feature features possess",
     do="does did",
     would="will could can",
@@ -61,10 +61,10 @@ _GRAMMAR_WORDS = dict(
     kind="type sort variety",
     what="whats",
     that="who",
-    same="similar matching match matches identical alike equivalent",
+    same="similar matching match matches identical alike equivalent agree agrees",
     different="distinct differing differ unique unlike",
     other="another else",
-    others="rest",
+    others="",
     come="comes show shows",
     remain="remains remaining remained leftover",
     share="shares sharing",
@@ -110,9 +110,9 @@ _GRAMMAR_WORDS |= dict(
     anything="something",
 )
 _PLAIN = """shape shaped which of both either neither but or and even odd how many if left right behind between equal to
-    in on at with as from like after it north south east west leftmost rightmost frontmost backmost far next hand side
-    edge camera bottom above below opposite besides without once twice when include way rid got get half pair sum
-    away minus add"""
+    in on at with as from like after look it north south east west leftmost rightmost frontmost backmost far
+    next hand side edge camera bottom above below opposite besides without once twice when include way rid got
+    get half pair sum away minus add"""
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ATTRIBUTE = {word: name for name, words in ATTRIBUTES.items() for word in words}
 
@@ -149,7 +149,9 @@ _MANY = [
     (r"\bnot rubber\b", "metal"),
     (r"\b(got|get) rid of\b|\bremove (away|remove)\b", "remove"),
     (r"\bhow many\b|\b(what|which) number( of)?\b|\bwhat be (the )?(number|many|sum|total)( number)? of\b", "howmany"),
+    (r"^number (of )?(?!of\b)", "howmany "),
     (r"\bas many\b", "asmany"),
+    (r"\bthe be\b", "the others"),
     (r"\bhowmany of they\b", "howmany they"),
     (r"\b(would|do) you have( left)?$", "be there"),
     (r"(have (?:a |any )?\w+) to (it|they)\b", r"\1"),
@@ -315,7 +317,7 @@ attrs: attr | attr "and"? ("the"? "same")? attr
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-16
 _QUESTIONS = r"""
-statement: removal -> same | "there" "be" np -> said | np verb -> said | np "be" pred -> said
+statement: removal -> same | "look" "at" np -> said | "there" "be" np -> said | np verb -> said | np "be" pred -> said
 ?question: statement ("but" | "and")? question -> after | np question -> about
     | "if" all_were question -> suppose | question "if" all_were -> suppose_after
     | removal question -> suppose | question removal -> suppose_after
@@ -335,6 +337,7 @@ statement: removal -> same | "there" "be" np -> said | np verb -> said | np "be"
     | "be" "there" "fewer" "than" number np -> fewer_than | "be" "there" "at" "least" number np -> at_least
     | "be" "there" "at" "most" number np -> at_most
     | "be" "there" ("asmany" | "a"? "samenumber") np ("as" | "and") np -> as_many
+    | "be" np "asmany" "as" np -> as_many
     | "be" "there" "a" PARITY "number" "of" np -> parity | "be" "the" "number" "of" np PARITY -> parity
     | "be" "the" "number" "of" np "be"? ("more" | "larger") "than" _number_of? np -> more
     | "be" "the" "number" "of" np ("fewer" | "smaller") "than" _number_of? np -> fewer

@@ -6,9 +6,10 @@ import json
 import pytest
 from conftest import ROOT
 
-from spatial_nb import parsing, pixels, programs
+from spatial_nb import clevr, parsing, pixels, programs
 from spatial_nb.core import data_root, rng
 from spatial_nb.geometry import directions, project
+from spatial_nb.questions import KINDS
 from spatial_nb.scenes import ATTRIBUTES, sample_scene
 
 REAL = data_root() / "clevr_humans"
@@ -147,6 +148,19 @@ def test_answers_do_not_depend_on_the_order_of_objects():
             "Are any two cubes red?",
         ):
             assert parsing.answer(asked, objects) == parsing.answer(asked, turned)
+
+
+def test_questions_of_our_own_templates_are_read_and_answered():
+    kinds = [k for k in KINDS if KINDS[k].item in ("yes_no", "number", "text") and not k.startswith("describe")]
+    kinds = [k for k in kinds if k not in ("distance", "size_metric")]  # in metres
+    items = clevr.dataset("test", 5, 6 * len(kinds), kinds=kinds, size=None)
+    wrong = []
+    for i in range(len(items)):
+        scene, q = items.question(i)
+        uv, _ = project(scene.camera, scene.positions)
+        objects = [{k: getattr(o, k) for k in ATTRIBUTES} | dict(center=tuple(c)) for o, c in zip(scene.objects, uv)]
+        wrong += [] if parsing.answer(q.text, objects) == parsing.words_of(q.answer) else [q.text]
+    assert len(wrong) <= 0.02 * len(items), wrong
 
 
 def test_every_reading_is_a_checked_program():
