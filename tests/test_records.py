@@ -200,7 +200,7 @@ def test_what_the_arms_of_imagery_answer_is_in_their_completions():
 def test_what_verifiers_gain_is_in_the_traces_that_they_were_given():
     record, rows = read("20_verifier_ablation")
     seeds, tau = record["parameters"]["seeds"], 5
-    names = dict(rating="rating", true="true steps", right="right answers", calls="calls")
+    names = dict(rating="rating", true="true steps", right="accuracy", calls="calls")
     for rubric in ("skeptical", "generous"):
         some = {t: rows[f"{rubric}-{t}"] for t in (0, tau)}
         assert [r["scene"] for r in some[0]] == [r["scene"] for r in some[tau]]  # the same questions in the same order
@@ -216,5 +216,5 @@ def test_what_verifiers_gain_is_in_the_traces_that_they_were_given():
             same(record["metrics"][f"gain/{name}, {rubric}"], by_seed, test.interval)
     if people := rows.get("people"):
         right = [r["answer"] == r["recorded"] for r in people]
-        same(record["metrics"]["right answers/people's questions, all"], [np.mean(right)])
+        same(record["metrics"]["people/right, all questions"], [np.mean(right)])
         assert record["counts"]["people's questions/answered"] == sum(r["answer"] is not None for r in people)
