@@ -30,19 +30,20 @@ _VALUES = dict(
     purple="violet magenta lavender lilac plum fuchsia",
     cyan="turquoise teal aqua aquamarine",
     yellow="mustard",
-    cube="block box boxes square squared cubed cubic cuboid dice die corner corners",
+    cube="block box boxes square squared cubed cubic cuboid dice die",
     sphere="ball globe orb circle round spherical circular marble",
     cylinder="can tube barrel drum cylindrical cylindar canister pillar",
     large="big huge giant",
     small="little tiny mini",
-    metal="metallic shiny reflective reflecting glossy chrome mirrored polished steel shimmering glimmering sparkly",
+    metal="""metallic shiny reflective reflecting glossy chrome mirrored polished steel shimmering glimmering sparkly
+        shine shines shining""",
     rubber="matte mat matt dull plastic opaque unpolished rubbery flat clay",
 )
 _METALS = dict(gold=("yellow", "brown"), golden=("yellow", "brown"), bronze=("brown",), copper=("brown",))
 _METALS["silver"] = ("gray",)
 _NOTHING = """black white orange pink triangle triangular pyramid prism cone star oval hexagon rectangle cross ring
     donut medium transparent translucent striped wood wooden glass animal person people human car tree"""
-_FILL = """used partially partly directly true false immediately slightly approximately please exactly total altogether
+_FILL = """combined being here used partially partly slightly please total altogether
     currently also actually completely entirely very pictured shown displayed visible present seen see found depicted
     appear appears appearing image picture photo frame display scene screen set group so out up placed located
     positioned overall its own part"""
@@ -90,9 +91,8 @@ _GRAMMAR_WORDS = dict(
     front="foreground",
     back="rear background",
     central="middle center centre",
-    only="just single sole lone exclusively",
+    only="just single sole lone exactly",
     than="then",
-    here="there",
 )
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-07
@@ -106,13 +106,13 @@ _GRAMMAR_WORDS |= dict(
     viewer="us me",
     nor="",
     no="none",
-    **{"not": "non nt"},
+    **{"not": "nt"},
     anything="something",
 )
-_PLAIN = """shape shaped which of both either neither but or and even odd how many if left right behind between equal to
-    in on at with as from like after look it north south east west leftmost rightmost frontmost backmost far
-    next hand side edge camera bottom above below opposite besides without once twice when include way rid got
-    get half pair sum away minus add"""
+_PLAIN = """shape shaped which of both either neither but or and even odd how many if left right behind between equal
+    to in on at with as from like after look it non true their except directly immediately north south east
+    west leftmost rightmost frontmost backmost far next hand side edge camera bottom above below opposite
+    besides without once twice when include way rid got get half pair sum away minus add"""
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ATTRIBUTE = {word: name for name, words in ATTRIBUTES.items() for word in words}
 
@@ -121,10 +121,11 @@ def _spellings() -> dict[str, str]:
     "Every known word, and the one it stands for; empty: none."
     same = {w: w for w in (*_PLAIN.split(), *_NUMBERS, *_METALS, *_ATTRIBUTE, *_GRAMMAR_WORDS)}
     table = {w: k for words in (_VALUES, _GRAMMAR_WORDS) for k, found in words.items() for w in found.split()}
-    return {w: "" for w in _FILL.split()} | {w: "nothing" for w in _NOTHING.split()} | same | table
+    return {w: "" for w in _FILL.split()} | {w: "unreal" for w in _NOTHING.split()} | same | table
 
 
-_WORDS = _spellings() | {"there": "there", "here": "there", "everything": "all thing", "common": "shared"}
+_WORDS = _spellings() | {"there": "there", "everything": "all thing", "common": "shared", "nothing": "no anything"}
+_WORDS |= {w: f"?{w}" for w in "reflection reflections shadow shadows source corner corners edges pair pairs".split()}
 _LONG = [w for w in _WORDS if len(w) > 3]
 
 
@@ -143,10 +144,18 @@ def _word(w: str) -> str:
 # %% ../nbs/api/28_parsing.ipynb #parsing-09
 _MANY = [
     (r"\bbe nt\b", "be not"),
-    (r"\b(light|sky|baby|bright) blue\b|\b(blue green|green blue)\b", "cyan"),
-    (r"\b(dark|light|bright|deep|royal) (?=red|blue|green|gray|purple|brown|yellow|cyan)", ""),
-    (r"\bnot metal\b", "rubber"),
-    (r"\bnot rubber\b", "metal"),
+    (r"\b(blue green|green blue)\b", "cyan"),
+    (r"^true or false ", ""),
+    (r"\bbe their\b", "be there"),
+    (r"\bshare (their|the) (?=color|size|material|shape)", "share the same "),
+    (r"\bdo not metal\b", "be rubber"),
+    (r"(?<=\w) do you (?=\w)", " be "),
+    (r"^(be|do|would) not (?=all|both|any|only)", r"\1 ?not "),
+    (r"^(be|do|would) not\b", r"\1"),
+    (r"\b(non|not(?= metal$| metal (but|be|that))) metal\b", "rubber"),
+    (r"\b(non|not(?= rubber$| rubber (but|be|that))) rubber\b", "metal"),
+    (r"\bnon\b", "not"),
+    (r"\b(all|any) thing but (?=the |a )", "all thing except "),
     (r"\b(got|get) rid of\b|\bremove (away|remove)\b", "remove"),
     (r"\bhow many\b|\b(what|which) number( of)?\b|\bwhat be (the )?(number|many|sum|total)( number)? of\b", "howmany"),
     (r"^number (of )?(?!of\b)", "howmany "),
@@ -155,7 +164,7 @@ _MANY = [
     (r"\bhowmany of they\b", "howmany they"),
     (r"\b(would|do) you have( left)?$", "be there"),
     (r"(have (?:a |any )?\w+) to (it|they)\b", r"\1"),
-    (r"^be it (that )?(?=there be)|^be it that ", ""),
+    (r"^be it (true )?(that )?(?=there be)|^be it (true )?that ", ""),
     (r"\b(be )?(more than once|twice)\b", "severaltimes"),
     (r"\b(be )?there only one of\b|\bhave only one\b", "onlyonce"),
     (r"\b(most|least) shared\b", r"\1 common"),
@@ -178,7 +187,7 @@ _MANY += [
     (r"\bdifferent (from|than|to|as) (all )?(of )?(the )?others( thing| one)?\b", "oddone"),
     (r"\bnot (like|the same as) the others\b|\bthe odd (one|thing)\b", "oddone"),
     (r"(\bthat )?\b(be )?(there )?(only )?(once|on one thing)\b", "onlyonce"),
-    (r"\bright (?=behind|next|near|in front)", ""),
+    (r"\bright (?=next|near)", ""),
     (rf"\b{_EXTREME}( far)? (left|right)( hand)?( side| edge)?\b( of$)?", r"\7most"),
     (r"\b((to|on|at|in) )?the (far|furthest|most|extreme) (left|right)( side)?\b", r"\4most"),
     (r"\b(on|at|to|in) the (left|right|front|back)most", r"\2most"),
@@ -206,6 +215,7 @@ _MANY += [
     (r"\bfurthest (away )?from\b", "furthestfrom"),
     (r"\bhide (near|behind|from|in)\b", "hiddenby"),
     (r"\bhide of\b", "hide"),
+    (r"\b(directly|immediately|right) (leftof|rightof|frontof|behind)\b", r"next\2"),
 ]
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-11
@@ -213,7 +223,7 @@ _MANY += [
     (r"\b(close|next|near) to\b|\bin near\b", "near"),
     (r"\bin between\b", "between"),
     (r"\b((the|a) )?(same|equal) number of\b", "samenumber"),
-    (r"\bother than\b|\bbesides\b|\b(apart|aside) from\b|\b\?except( for)?\b", "except"),
+    (r"\bother than\b|\bbesides\b|\b(apart|aside) from\b|\bexcept( for)?\b", "except"),
     (r"\bmake (of|from)\b", "makeof"),
     (r"\bkind( of)?\b", "kindof"),
 ]
@@ -230,6 +240,8 @@ def lemmas(
     text = sentence.lower().replace("\u2019", "'").replace("n't", " not").replace("cannot", "can not")
     text = re.sub(r"\b(is|are|was|were|do|does)nt\b", r"\1 not", text)
     text = re.sub(r"\b(what|which|there|it|that|who)'s\b", r"\1 is", text).replace("'s", "")
+    text = re.sub(r"\b(light|sky|baby|bright)[ -]blue\b", "cyan", text)
+    text = re.sub(rf"\b(dark|light|bright|deep|royal)[ -](?={'|'.join(ATTRIBUTES['color'])}|grey)", "", text)
     text = _PLACE.sub("", " ".join(re.findall(r"[a-z0-9]+", text)))
     out = " ".join(filter(None, map(_word, text.split())))
     for pattern, instead in _MANY:
@@ -247,7 +259,7 @@ np: nbase | nbase ("and" | "or") np -> union
 nbase: det* pre* head post* -> named
      | det+ pre+ post* -> headless
      | pre+ -> bare
-     | "anything" pre* post* -> whatever
+     | "anything" pre* post* -> whatever | "no" "anything" pre* post* -> none_at_all
      | ("it" | "they") -> it
 !det: "the" | "a" | "any" | "all" | "both" | "only" | "no" | "of" | "other" | ("all" | "any" | "both" | "either") "of"
     | "most" "of"? | "the" "most" "of" | "more" "than" "half" "of" | number
@@ -256,21 +268,22 @@ head: SHAPE -> shape_head | ("thing" | "shape" | "shape" "thing") -> thing_head
     | "one" -> one_head | "others" -> others_head
 ?pre: adj | either
 ?adj: word | word ("shaped" | "color" | "size") -> same | "other" "shaped" -> other | "not" adj -> negated | sup
-    | "other" -> other | "same" attr -> alike | "different" attr -> anything | "hide" -> hidden | "oddone" -> oddone
+    | "other" -> other | "same" attr -> alike | "hide" -> hidden | "oddone" -> oddone
     | cmp -> extreme
-?word: (COLOR | SIZE | MATERIAL | METAL | SHAPE) -> word | "nothing" -> nothing
+?word: (COLOR | SIZE | MATERIAL | METAL | SHAPE) -> word | "unreal" -> unreal
 sup: SUPERLATIVE
 ?either: "either"? adj "or" adj ("or" adj)? -> either_of
        | "neither" adj ("nor" | "or" | "and") adj -> neither_of
-       | "both"? adj "and" adj -> both_of
+       | adj "and" adj -> both_of | "both" adj "and" adj -> both_and
 ?post: place | clause
-?place: LOCATION -> located | DIRECTION "all"? "of"? np -> related | "near" np -> near | "closestto" np -> closest
+?place: LOCATION -> located | DIRECTION "all"? "of"? np -> related | NEXT np -> next_to
+      | "near" np -> near | "closestto" np -> closest
       | "furthestfrom" np -> furthest | "between" np -> between | "hide" -> hidden | "hiddenby" np -> hidden_by
       | sup -> same
 ?clause: ("that" | "which") ("be" pred | verb) -> same
        | (("that" | "which") "be" | ("but" | "and") "be"?) "not" pred -> negated
        | "but" quality -> same | made | ("with" | "of") having -> same | "except" np -> but_for | verb
-       | "the" "same" attrs "as" np -> same_as
+       | "the" "same" attrs "as" np -> same_as | ("the" | "of" "the"?) "same" attrs -> all_alike
 """
 _TERMINALS = r"""
 SHAPE: /(cube|sphere|cylinder)\b/
@@ -281,6 +294,7 @@ METAL: /(golden|gold|bronze|copper|silver)\b/
 SUPERLATIVE: /(leftmost|rightmost|frontmost|backmost|largest|smallest|closest|furthest)\b/
 LOCATION: /(onleft|onright|infront|inback|inmiddle)\b/
 DIRECTION: /(leftof|rightof|frontof|behind)\b/
+NEXT: /next(leftof|rightof|frontof|behind)\b/
 PARITY: /(odd|even)\b/
 DIGITS: /[0-9]+/
 %ignore " "
@@ -298,7 +312,7 @@ _PREDICATES = r"""
      | ("be" "there" | "would" "there"? "be" "there"? | "there" "be") -> anything
 ?having: ("the" | "a")? "same" attrs ("as" | "of" | "with") np -> same_as | ("the" | "a")? "same" attrs -> all_alike
        | ("the" | "a")? "different" attrs ("than" | "from" | "as" | "to") np -> different_from
-       | ("the" | "a")? adj+ ("thing" | attr)? -> attributes
+       | "different" attrs -> all_differ | ("the" | "a")? adj+ ("thing" | attr)? -> attributes
 attrs: attr | attr "and"? ("the"? "same")? attr
 ?pred: quality | np -> member
 ?quality: "not" pred -> negated | ("both" | "all" | "only") pred -> same | either | place | made
@@ -438,7 +452,7 @@ def _narrow(those, said):
         return _narrow(_narrow(those, rest[0]), rest[1])
     if how == "or":
         return ("union", _narrow(those, rest[0]), _narrow(those, rest[1]))
-    if how == "in":
+    if how in ("in", "exactly"):
         return _both_sets(those, rest[0])
     if how in ("same_value", "same_as_any"):
         for a in rest[0]:
@@ -481,8 +495,15 @@ def _noun(parts) -> _Noun:
     numbers = [p for p in parts if isinstance(p, int)]
     said = [p for p in parts if isinstance(p, tuple) and p[0] != "head"]
     head = next((p[1] for p in parts if isinstance(p, tuple) and p[0] == "head"), None)
-    shapes = {m[2] for m in said if m[:2] == ("is", "shape")} | ({head} if head in ATTRIBUTES["shape"] else set())
-    if len(shapes) > 1:
+    values = [m[1:] for m in said if m[0] == "is"] + [("shape", head)] * (head in ATTRIBUTES["shape"])
+    if len({name for name, _ in values}) < len(set(values)):  # red and blue at once
+        raise _Reject
+    where = [k for k, m in enumerate(said) if m[:2] == ("is", "shape")]
+    if head is None and (
+        any(m[0] == "except" for m in said) or where and where[0] < sum(m[0] == "is" for m in said) - 1
+    ):
+        raise _Reject  # "the sphere blue"
+    if "no" in words and numbers:
         raise _Reject
     those = {"others": _OTHERS, "one": _ONES}.get(head, _SCENE)
     if head in ATTRIBUTES["shape"]:
@@ -495,9 +516,17 @@ def _noun(parts) -> _Noun:
     for m in late:
         those = _narrow(those, m)
     quantifier = next((w for w in words if w in _QUANTIFIERS), None)
+    if "only" in words:  # only the cubes; the only cube, a single cube
+        quantifier = "only" if words[0] == "only" else "one"
     return _Noun(those, quantifier, numbers[0] if numbers else None, tuple(said), head)
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-23
+def _union(a, b):
+    if any(m[0] == "sharing" for m in (*a.said, *b.said)):  # a cube and a sphere of the same color: a pair, not a set
+        raise _Reject
+    return _Noun(("union", a.set, b.set), a.quantifier)
+
+
 def _metal(w: str):
     colors = [("is", "color", c) for c in _METALS[w]]
     return ("and", ("is", "material", "metal"), _all_of(colors, "or"))
@@ -511,7 +540,7 @@ _SIDE = dict(onleft="left", onright="right", infront="front", inback="behind", i
 _WAY = dict(leftof="left", rightof="right", frontof="front", behind="behind")
 _RULES |= dict(
     word=lambda t: _metal(str(t)) if t in _METALS else ("is", _ATTRIBUTE[t], str(t)),
-    nothing=lambda: ("not", ("anything",)),
+    unreal=lambda: ("not", ("anything",)),
     anything=lambda *_: ("anything",),
     other=lambda: ("other",),
     extreme=lambda how: ("most", how[:5]),
@@ -533,14 +562,29 @@ _RULES |= dict(
     others_head=lambda: ("head", "others"),
     **dict.fromkeys(("named", "headless", "bare"), lambda *xs: _noun(xs)),
     whatever=lambda *xs: _noun(xs)._replace(quantifier="any"),
+    none_at_all=lambda *xs: _noun(xs)._replace(quantifier="no"),
     it=lambda: _Noun(_IT),
     np=lambda x: x,
-    union=lambda a, b: _Noun(("union", a.set, b.set), a.quantifier),
+    union=_union,
 )
 
 # %% ../nbs/api/28_parsing.ipynb #parsing-24
+def _both_and(a, b):
+    if a[:2] == b[:2]:  # both red and blue ones: not one set
+        raise _Reject
+    return ("and", a, b)
+
+
+def _one_sort(*saids):
+    "Shapes do not go with other words: in `red cubes and blue spheres` nothing is `cube and blue`."
+    if len({m[:2] == ("is", "shape") for m in saids}) > 1:
+        raise _Reject
+    return _all_of(saids, "or")
+
+
 def _both_of(a, b):
     "Red and metal: both. Red and blue: either, as nothing is both."
+    _one_sort(a, b)
     return ("or" if a[:1] == b[:1] == ("is",) and a[1] == b[1] else "and", a, b)
 
 
@@ -548,6 +592,8 @@ def _member(np):
     "Is a cube; is one of the small ones; is the largest."
     if np.set == _SCENE:
         return ("anything",)
+    if np.quantifier == "one":
+        return ("exactly", np.set)
     alone = len(np.said) == 1 and np.said[0][0] == "most" and np.head is None
     return np.said[0] if alone else ("in", np.set)
 
@@ -562,7 +608,9 @@ def _same_as(*xs):
 
 
 _RULES |= dict(
-    either_of=lambda *xs: _all_of(xs, "or"),
+    either_of=_one_sort,
+    both_and=_both_and,
+    next_to=lambda t, np: ("next_in", _WAY[t.removeprefix("next")], np.set),
     neither_of=lambda a, b: ("not", ("or", a, b)),
     both_of=_both_of,
     but_not=lambda a, b: ("and", a, ("not", b)),
@@ -599,11 +647,15 @@ def _so(np, said):
             return ("exist", _narrow(np.set, said))
         return _all_of([("all_same", a, np.set) for a in said[1]])
     if said[0] == "all_differ":
+        if np.quantifier == "any":
+            return _all_of([("negation", ("all_same", a, np.set)) for a in said[1]])
         return _all_of([("all_differ", a, np.set) for a in said[1]])
     others = ("difference", _SCENE, np.set)
     if said[0] == "same_value" and said[2] == _OTHERS:
         return _all_of([("same_group", a, np.set, others) for a in said[1]])
     good = _replace(_replace(_narrow(_SCENE, said), _OTHERS, others), _SUBJECT, np.set)
+    if said[0] == "exactly" or np.quantifier == "only":
+        return ("conjunction", ("subset", np.set, good), ("subset", good, np.set))
     if np.quantifier in ("any", "either"):
         return ("exist", _both_sets(np.set, good))
     if np.quantifier == "no":
@@ -616,7 +668,13 @@ def _so(np, said):
 def _exist(np):
     if np.quantifier == "no":
         return ("negation", ("exist", np.set))
-    if np.number and np.number > 1:
+    if any(m[0] == "sharing" for m in np.said):  # two of the same color
+        return ("exist", np.set)
+    if np.quantifier == "only" and not np.number:
+        return ("subset", _SCENE, np.set)
+    if np.quantifier == "one":
+        return ("equal_integer", ("count", np.set), ("number", 1))
+    if np.number and (np.number > 1 or np.quantifier == "only"):
         return ("equal_integer", ("count", np.set), ("number", np.number))
     return ("exist", np.set)
 
@@ -636,7 +694,7 @@ def _which_word(np, *words):
 
 _RULES |= dict(
     exist=_exist,
-    exist_both=lambda a, b: ("conjunction", _exist(a), _exist(b)),
+    exist_both=lambda a, b: _union(a, b) and ("conjunction", _exist(a), _exist(b)),
     is_so=_is_so,
     told=lambda np, said: _so(np, said),
     is_not=lambda np, said: _so(np, ("not", said)),
@@ -653,8 +711,9 @@ def _number_of(b, a=None):
     "How many `b` there are; after `a`, *ones* are of its shape, and *others* are not it."
     those = b.set
     if a is not None:
-        shape = a.head if a.head in ATTRIBUTES["shape"] else None
-        those = _replace(those, _ONES, _narrow(_SCENE, ("is", "shape", shape))) if shape else those
+        if a.head in ATTRIBUTES["shape"]:
+            same = ("is", "shape", a.head)
+            those = _replace(those, _ONES, _narrow(_SCENE, same)) if b.head else _narrow(those, same)
         those = _replace(_replace(those, _SUBJECT, a.set), _OTHERS, ("difference", _SCENE, a.set))
     return ("count", those)
 
@@ -783,6 +842,8 @@ def _were(meaning, those, said):
 
 def _suppose(change, question):
     if change[0] == "removed":
+        if change[2]:  # one of them: which?
+            raise _Reject
         return _replace(question, _SCENE, ("difference", _SCENE, change[1]))
     if change[2][0] != "is":
         raise _Reject
@@ -794,7 +855,7 @@ _RULES |= dict(
     after=_after,
     about=_about,
     all_were=lambda np, said: ("were", np.set, said),
-    removal=lambda np: ("removed", np.set),
+    removal=lambda np: ("removed", np.set, np.number),
     suppose=_suppose,
     suppose_after=lambda question, change: _suppose(change, question),
 )
@@ -806,7 +867,7 @@ _MOST_TRIES, _MOST_READINGS = 60, 60
 _LINKS = {
     *"leftof rightof frontof behind near closestto furthestfrom between hiddenby that which and or but not".split()
 }
-_LOOSE = {*"the a of be there that it in on to at with all they you any do have which up as by from and so".split()}
+_LOOSE = {*"the a of be you up as so that".split()}
 
 
 class NotUnderstood(ValueError):
@@ -839,14 +900,13 @@ def _tree(sentence: str, start: str):
     "The parse of a sentence, or of what is left of it without a word or two that say little."
     words = sentence.split()
     unknown = [i for i, w in enumerate(words) if w.startswith("?")]
-    names = [i for i in unknown if i and words[i - 1] in ("a", "the", "have", "howmany")]  # things that we do not know
     links = sum(w in _LINKS for w in words)
-    if len(words) > _MOST_WORDS or links > _MOST_LINKS or len(unknown) > 2 or names:
+    if len(words) > _MOST_WORDS or links > _MOST_LINKS or unknown:
         known = f"{len(words)} words, {len(unknown)} of them unknown"
         raise NotUnderstood(f"question not understood: {sentence[:80]!r}, {known}")
     loose = [i for i, w in enumerate(words) if w in _LOOSE]
     for drop in islice((d for n in (0, 1, 2) for d in combinations(loose, n)), _MOST_TRIES):
-        kept = " ".join(w for i, w in enumerate(words) if i not in drop and i not in unknown)
+        kept = " ".join(w for i, w in enumerate(words) if i not in drop)
         try:
             return _parser().parse(kept, start=start)
         except LarkError:
