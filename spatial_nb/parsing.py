@@ -124,7 +124,7 @@ def _spellings() -> dict[str, str]:
     return {w: "" for w in _FILL.split()} | {w: "unreal" for w in _NOTHING.split()} | same | table
 
 
-_WORDS = _spellings() | {"there": "there", "everything": "all thing", "common": "shared", "nothing": "no anything"}
+_WORDS = _spellings() | {"there": "there", "everything": "all anything", "common": "shared", "nothing": "no anything"}
 _WORDS |= {w: f"?{w}" for w in "reflection reflections shadow shadows source corner corners edges pair pairs".split()}
 _LONG = [w for w in _WORDS if len(w) > 3]
 
@@ -155,7 +155,7 @@ _MANY = [
     (r"\b(non|not(?= metal$| metal (but|be|that))) metal\b", "rubber"),
     (r"\b(non|not(?= rubber$| rubber (but|be|that))) rubber\b", "metal"),
     (r"\bnon\b", "not"),
-    (r"\b(all|any) thing but (?=the |a )", "all thing except "),
+    (r"\b(all|any) (any)?thing but (?=the |a )", "all thing except "),
     (r"\b(got|get) rid of\b|\bremove (away|remove)\b", "remove"),
     (r"\bhow many\b|\b(what|which) number( of)?\b|\bwhat be (the )?(number|many|sum|total)( number)? of\b", "howmany"),
     (r"^number (of )?(?!of\b)", "howmany "),
@@ -196,7 +196,7 @@ _MANY += [
     (rf"\b{_EXTREME} (back|behind)\b|\bfurthest (away )?from (the )?(front|camera|viewer|you|bottom)\b", "backmost"),
     (r"\bclosest to (the )?back\b", "backmost"),
     (r"\bin (the )?front of (all )?(of )?((the|all) )?(others|other thing)\b", "frontmost"),
-    (r"\bin (the )?front of all thing( other)?$", "frontmost"),
+    (r"\bin (the )?front of all anything( other)?$", "frontmost"),
     (r"\bbehind (all )?(of )?((the|all) )?others\b", "backmost"),
     (r"\b((to|on|at|from|in) )?(the )?(left|right)( hand)?( side)? (of|from)\b", r"\4of"),
     (r"\bleft to\b", "leftof"),
@@ -259,7 +259,8 @@ np: nbase | nbase ("and" | "or") np -> union
 nbase: det* pre* head post* -> named
      | det+ pre+ post* -> headless
      | pre+ -> bare
-     | "anything" pre* post* -> whatever | "no" "anything" pre* post* -> none_at_all
+     | "anything" pre* post* -> whatever | "all" "anything" pre* post* -> everything
+     | "no" "anything" pre* post* -> none_at_all
      | ("it" | "they") -> it
 !det: "the" | "a" | "any" | "all" | "both" | "only" | "no" | "of" | "other" | ("all" | "any" | "both" | "either") "of"
     | "most" "of"? | "the" "most" "of" | "more" "than" "half" "of" | number
@@ -306,7 +307,7 @@ _PREDICATES = r"""
      | "makeof" "the" "same" ("thing" | attr)? "as" np -> same_material
      | "makeof" "the" "same" ("thing" | attr)? -> one_material
 ?verb: "have" having -> same | "do" "not" "have" having -> negated | "do" "not" verb -> negated
-     | "share" "the"? "same"? attrs ("with" | "as") np -> same_as | "share" ("the" | "a")? "same"? attrs -> all_alike
+     | "share" ("the" | "a")? "same"? attrs ("with" | "as") np -> same_as | "share" ("the" | "a")? "same"? attrs -> all_alike
      | "be" pred -> same | "be" "not" pred -> negated | "hide" np -> hides
      | "same" "the"? attr "of" np -> same_as | "same" "in"? attrs -> all_alike
      | ("be" "there" | "would" "there"? "be" "there"? | "there" "be") -> anything
@@ -562,6 +563,7 @@ _RULES |= dict(
     others_head=lambda: ("head", "others"),
     **dict.fromkeys(("named", "headless", "bare"), lambda *xs: _noun(xs)),
     whatever=lambda *xs: _noun(xs)._replace(quantifier="any"),
+    everything=lambda *xs: _noun(xs)._replace(quantifier="all"),
     none_at_all=lambda *xs: _noun(xs)._replace(quantifier="no"),
     it=lambda: _Noun(_IT),
     np=lambda x: x,
