@@ -307,7 +307,8 @@ _PREDICATES = r"""
      | "makeof" "the" "same" ("thing" | attr)? "as" np -> same_material
      | "makeof" "the" "same" ("thing" | attr)? -> one_material
 ?verb: "have" having -> same | "do" "not" "have" having -> negated | "do" "not" verb -> negated
-     | "share" ("the" | "a")? "same"? attrs ("with" | "as") np -> same_as | "share" ("the" | "a")? "same"? attrs -> all_alike
+     | "share" ("the" | "a")? "same"? attrs ("with" | "as") np -> same_as
+     | "share" ("the" | "a")? "same"? attrs -> all_alike
      | "be" pred -> same | "be" "not" pred -> negated | "hide" np -> hides
      | "same" "the"? attr "of" np -> same_as | "same" "in"? attrs -> all_alike
      | ("be" "there" | "would" "there"? "be" "there"? | "there" "be") -> anything
@@ -608,7 +609,7 @@ def _same_as(*xs):
     attrs, np = xs[0] if isinstance(xs[0], tuple) else (xs[0],), xs[-1]
     return ("same_as_any" if np.quantifier in ("a", "any", "other") else "same_value", attrs, np.set)
 
-
+# %% ../nbs/api/28_parsing.ipynb #parsing-25
 _RULES |= dict(
     either_of=_one_sort,
     both_and=_both_and,
@@ -641,7 +642,7 @@ _RULES |= dict(
     member=_member,
 )
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-26
+# %% ../nbs/api/28_parsing.ipynb #parsing-27
 def _so(np, said):
     "Is `said` true of the objects of `np`?"
     if said[0] == "sharing":
@@ -666,7 +667,7 @@ def _so(np, said):
         return ("greater_than", ("count", _both_sets(np.set, good)), ("count", ("difference", np.set, good)))
     return ("subset", np.set, good)
 
-
+# %% ../nbs/api/28_parsing.ipynb #parsing-28
 def _exist(np):
     if np.quantifier == "no":
         return ("negation", ("exist", np.set))
@@ -708,7 +709,7 @@ _RULES |= dict(
     closer=lambda a, b, c: ("is_closer", a.set, b.set, c.set),
 )
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-27
+# %% ../nbs/api/28_parsing.ipynb #parsing-29
 def _number_of(b, a=None):
     "How many `b` there are; after `a`, *ones* are of its shape, and *others* are not it."
     those = b.set
@@ -756,7 +757,7 @@ _RULES |= dict(
     parity=_parity,
 )
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-29
+# %% ../nbs/api/28_parsing.ipynb #parsing-31
 def _what(np):
     if np.head not in ATTRIBUTES["shape"]:
         return ("value", "shape", np.set)
@@ -816,7 +817,7 @@ _RULES |= dict(
     not_there=lambda a, x, y: ("value", a, ("difference", x.set, ("union", y.set, ("same_as_any", a, y.set)))),
 )
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-31
+# %% ../nbs/api/28_parsing.ipynb #parsing-33
 def _after(spoken, question):
     if spoken[0] == "removed":
         return _suppose(spoken, question)
@@ -862,7 +863,7 @@ _RULES |= dict(
     suppose_after=lambda question, change: _suppose(change, question),
 )
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-33
+# %% ../nbs/api/28_parsing.ipynb #parsing-35
 _COSTS = dict(headless=1, bare=2, union=1, member=1, what_pred=3, told=4, about=2)
 _MOST_WORDS, _MOST_LINKS = 40, 6  # of a sentence: longer ones have readings by the thousand
 _MOST_TRIES, _MOST_READINGS = 60, 60
@@ -915,7 +916,7 @@ def _tree(sentence: str, start: str):
             pass
     raise NotUnderstood(f"question not understood: {sentence!r}")
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-34
+# %% ../nbs/api/28_parsing.ipynb #parsing-36
 def _program(meaning) -> Program:
     "A meaning as a program; what occurs twice is computed once."
     program, at = Program(), {}
@@ -971,7 +972,7 @@ def parse(
     "The plainest reading of `question`; `NotUnderstood` if there is none."
     return readings(question)[0]
 
-# %% ../nbs/api/28_parsing.ipynb #parsing-38
+# %% ../nbs/api/28_parsing.ipynb #parsing-40
 def words_of(
     answer,  # of a program
 ) -> str:
