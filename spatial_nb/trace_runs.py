@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pandas as pd
 import yaml
@@ -254,14 +253,11 @@ def chat_model(
         return _Patient(Local(load(name)), patience)
     if missing := [m for m in ("httpx2", "openai", "pydantic", "tenacity") if find_spec(m) is None]:
         raise ValueError(f'{said} needs {missing[0]}: pip install "spatial_nb[chat]"')
-    if base_url is not None:
-        url = urlsplit(base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"the base URL is {base_url[:60]!r}, wants http://... or https://...")
-        if url.username or url.password or url.query:
-            raise ValueError(f"the base URL of {url.hostname} holds more than an address: a key goes to OPENAI_API_KEY")
     model = _Patient(OpenAI(name, base_url, **how), patience)
-    model.check()
+    try:
+        model.check()
+    except Hopeless as e:  # a mistake in the request, as a wrong name is
+        raise ValueError(str(e)) from None
     return model
 
 # %% ../nbs/api/37_trace_runs.ipynb #trace-runs-gen-code
@@ -276,7 +272,8 @@ def _options(said: str, allowed: Sequence[str], what: str) -> dict[str, str]:
         if not equals or not value:
             raise ValueError(f"{what} {part!r} wants name=value, the names are {', '.join(allowed)}")
         if name not in allowed:
-            raise ValueError(f"{what} {part!r}: {nearest(name, allowed)}")
+            hint = nearest(name, allowed)
+            raise ValueError(f"{what} has no {name!r}{' ' if hint.startswith('(') else ': '}{hint}")
         if name in out:
             raise ValueError(f"{what} {name!r} stands there twice")
         out[name] = value

@@ -230,6 +230,7 @@ REFUSED = {
     "tau": (dict(tau=11), "tau is 11"),
     "after": (dict(after="acept"), "did you mean 'accept'"),
     "budget": (dict(budget="cals=3"), "did you mean 'calls'"),
+    "budget of nothing": (dict(budget="foo=1"), "budget has no 'foo' (allowed: calls, tokens, money)"),
     "money": (dict(budget="money=3"), "wants prices"),
     "prices": (dict(generator="openai:m", base_url="http://localhost:1/v1", prices="none.yaml"), "is not there"),
     "export": (dict(export="stf"), "did you mean 'sft'"),
@@ -252,7 +253,7 @@ def test_a_wrong_request_is_one_line_and_nothing_is_begun(what, home, tmp_path, 
 def test_a_missing_key_is_said_before_the_first_question(home, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for parts in (dict(generator="openai:m"), dict(verifier="openai:m", tau=5)):
-        assert main(command(home, tmp_path / "out", **parts)) == 1
+        assert main(command(home, tmp_path / "out", **parts)) == 2
         said = capsys.readouterr()
         assert said.err.startswith("spatial-nb: no OPENAI_API_KEY in the environment") and not said.out
         assert said.err.count("\n") == 1 and not (tmp_path / "out").exists()
