@@ -575,7 +575,7 @@ def make_traces(
     **settings,  # of `Settings`: tau, alpha, max_steps, after, guard, seed
 ) -> Made:
     "Work on questions until all are done, the budget is spent or nobody answers; the same call goes on."
-    out, how = Path(out), Settings(**settings)
+    out, how = Path(out), Settings.of(**settings)
     there, missing = _with_pictures(questions, strict)
     _check_words(exports, vocabulary)
     how_asked = {"at_once": max(8, whole("workers", workers, 1))} | dict(endpoint or {})
