@@ -319,10 +319,19 @@ def export(
     files = pd.DataFrame({"rows": out}).rename(index=lambda v: f"{v}.parquet")
     told = pd.DataFrame({"count": {k: v for k, v in counts(traces).items() if not isinstance(v, dict)}})
     tools = pd.DataFrame({"accepted calls": counts(traces)["tools"]})
+    tries = [a for t in traces for a in t.attempts if a.step]
+    rated = any(a.rating for a in tries)
     parts = ["# Traces", f"Labels are by {by}" + (f", from {tau:g} on." if by == "rating" else ".")]
+    if not any(_label(a, by, tau) is not None for a in tries):
+        why = "No step was rated" if by == "rating" else "Of no step it is known whether it is right"
+        empty = " and ".join(f"{v}.parquet" for v in ("prm", "preferences") if out.get(v) == 0)
+        parts[-1] = f"{why}, so there are no labels" + (f": {empty} hold no rows." if empty else ".")
+    table = funnel(traces)
+    if not rated:  # nothing could pass, so nothing is said of it
+        table, told = table.drop("every step passed"), told.drop("accepted below the threshold")
     weights = ", ".join(f"{k} {v:g}" for k, v in vars(rewards).items())
     parts += [f"Rewards: {weights}.", "## Files", _markdown(files)]
-    parts += ["## Funnel", _markdown(funnel(traces)), "## Attempts", _markdown(told), "## Tools", _markdown(tools)]
+    parts += ["## Funnel", _markdown(table), "## Attempts", _markdown(told), "## Tools", _markdown(tools)]
     parts += ["## Settings", *(f"```json\n{s}\n```" for s in settings[:5])]
     with atomic(folder / "README.md") as aside:
         aside.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -437,6 +437,10 @@ class Made:
             parts.append(f"Spent, by all runs in this folder ({self.now} calls by this one):\n{spent}")
         parts += [f"Stopped early: {self.batch.stopped}"] if self.batch.stopped else []
         parts.append("\n".join(f"{n:5} rows  {name}" for name, n in self.files.items()))
+        rated = any(a.rating for t in self.traces for a in t.attempts)
+        empty = [f for f in ("prm.parquet", "preferences.parquet") if self.files.get(f) == 0]
+        if self.traces and empty and not rated:
+            parts.append(f"No step was rated, so there are no labels: {' and '.join(empty)} hold no rows.")
         left = self.batch.asked - len(self.traces)
         parts += [f"The same command goes on with the {left} that are left."] if left else []
         parts += ["With --retry it tries again what failed."] if len(failures) else []
@@ -517,9 +521,21 @@ def _check_words(exports: Sequence[str], vocabulary: str | None) -> None:
         raise ValueError('exports need datasets: pip install "spatial_nb[train]", or no exports')
 
 
+def _check_out(out: Path) -> None:
+    "Nothing, or an error where no folder can be; nothing is made."
+    there = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out is {str(out)!r}, wants a folder that can be written")
+
+
 @contextmanager
 def _held(out: Path):
     "The folder is this run's; a full disk is said in one line."
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise ValueError(f"--out is {str(out)!r}, wants a folder that can be written ({e.strerror})") from None
     try:
         lock = hold(out / ".run.lock", str(out), wait=0)
         try:
@@ -576,6 +592,7 @@ def make_traces(
 ) -> Made:
     "Work on questions until all are done, the budget is spent or nobody answers; the same call goes on."
     out, how = Path(out), Settings.of(**settings)
+    _check_out(out)
     there, missing = _with_pictures(questions, strict)
     _check_words(exports, vocabulary)
     how_asked = {"at_once": max(8, whole("workers", workers, 1))} | dict(endpoint or {})
