@@ -511,6 +511,10 @@ def _check_official(row) -> None:
     _check_chat(row["trace"])
     _check_entries(row.get("verification_history"), "verification_history", {"step_index": 0, "attempt_number": 1})
     _check_entries(row.get("tool_images"), "tool_images", {})
+    for where, path in [("original_image_path", row.get("original_image_path")),
+                        *((f"tool_images, entry {k}: path", d.get("path"))
+                          for k, d in enumerate(row.get("tool_images") or (), 1))]:  # fmt: skip
+        _wants(path is None or isinstance(path, str), where, path, "a text")
 
 
 def read_official(

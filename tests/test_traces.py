@@ -218,6 +218,7 @@ def test_masks_and_numbers_that_json_cannot_hold_are_left_out():
 
 ENTRY = {"step_index": 0, "attempt_number": 1, "step_content": "x", "result": {"rating": 5}}
 FAULTY = {
+    "path": ({"original_image_path": 7}, "original_image_path is '7', wants a text"),
     "question": ({"question": None}, "question is 'None', wants a text"),
     "trace": ({"trace": None}, "trace is 'None', wants a list of messages"),
     "message": ({"trace": [{"content": "x"}]}, "message 1: role is 'None'"),
