@@ -450,21 +450,7 @@ def _url_picture(url: str | None, folder: Path, path: str | None = None) -> Imag
     beside = [folder / p for p in (path, path and Path(path).name) if p and (folder / p).is_file()]
     return read_image(beside[0]) if beside else None
 
-# %% ../nbs/api/30_trace_exports.ipynb #exports-official-read-trace
-def _taken(chat: Sequence[Mapping], folder: Path, drawn: Mapping[int, Mapping]) -> list[tuple[Step, ToolOutput | None]]:
-    "The accepted steps of a chat, each with what its tool said."
-    out = []
-    for m in chat:
-        text, url = _parts(m["content"])
-        if m["role"] == "assistant" and (step := _step_of(text)):
-            out.append((step, None))
-        elif m["role"] == "user" and out and text.startswith("Tool output:"):
-            image = _url_picture(url, folder, drawn.get(len(out) - 1, {}).get("path"))
-            told = " ".join(text.removeprefix("Tool output:").split())
-            out[-1] = out[-1][0], ToolOutput(out[-1][0].tool or "?", image, None, told)
-    return out
-
-
+# %% ../nbs/api/30_trace_exports.ipynb #exports-official-check
 def _wants(good: bool, where: str, value, wants: str) -> None:
     if not good:
         raise ValueError(f"{where} is {str(value)[:40]!r}, wants {wants}")
@@ -515,6 +501,20 @@ def _check_official(row) -> None:
                         *((f"tool_images, entry {k}: path", d.get("path"))
                           for k, d in enumerate(row.get("tool_images") or (), 1))]:  # fmt: skip
         _wants(path is None or isinstance(path, str), where, path, "a text")
+
+# %% ../nbs/api/30_trace_exports.ipynb #exports-official-read-trace
+def _taken(chat: Sequence[Mapping], folder: Path, drawn: Mapping[int, Mapping]) -> list[tuple[Step, ToolOutput | None]]:
+    "The accepted steps of a chat, each with what its tool said."
+    out = []
+    for m in chat:
+        text, url = _parts(m["content"])
+        if m["role"] == "assistant" and (step := _step_of(text)):
+            out.append((step, None))
+        elif m["role"] == "user" and out and text.startswith("Tool output:"):
+            image = _url_picture(url, folder, drawn.get(len(out) - 1, {}).get("path"))
+            told = " ".join(text.removeprefix("Tool output:").split())
+            out[-1] = out[-1][0], ToolOutput(out[-1][0].tool or "?", image, None, told)
+    return out
 
 
 def read_official(
