@@ -430,7 +430,7 @@ def _chosen(tried: Sequence[Attempt], how: Settings) -> tuple[int | None, str, s
     word = "accepted" if how.after == "accept" else "best"
     return k, f"{word} after {len(tried)} attempts; {tried[k].reason}", ""
 
-# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-loop-generate
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-loop-check
 def _picture_of(item) -> Image.Image:
     images = list(getattr(item, "images", None) or [])
     if not images:
@@ -468,7 +468,7 @@ def _check(generator, verifier, tools, how: Settings) -> None:
     if not isinstance(tools, Mapping) or not all(callable(t) for t in tools.values()):
         raise ValueError(f"tools are {str(tools)[:60]!r}, wants a dict from names to functions of a picture")
 
-
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-loop-generate
 def generate(
     item,  # an `Item`, or anything with id, question and images
     generator: Callable[[State], Step],

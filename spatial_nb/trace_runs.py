@@ -501,7 +501,7 @@ def _exported(traces: Sequence[Trace], out: Path, exports: Sequence[str], **how)
         files["official/*/complete_trace.json"] = len(traces)
     return files
 
-# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-held
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-check-out
 def _with_pictures(questions: Sequence[Question], strict: bool) -> tuple[list[Question], list[Question]]:
     "Those whose picture is there, and the others."
     missing = [q for q in questions if not q.path.is_file()]
@@ -527,7 +527,7 @@ def _check_out(out: Path) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"--out is {str(out)!r}, wants a folder that can be written")
 
-
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-held
 @contextmanager
 def _held(out: Path):
     "The folder is this run's; a full disk is said in one line."
