@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import pandas as pd
 from fastcore.basics import patch
@@ -176,6 +177,9 @@ class Local:
         vlm,  # with `model`, `processor` and `name`, e.g. from `models.load`
         max_tokens: int = 512,  # of an answer
     ):
+        if missing := [k for k in ("model", "processor", "name") if not hasattr(vlm, k)]:
+            raise TypeError(f"vlm is {str(vlm)[:60]!r} (a {type(vlm).__name__}) without {missing[0]}, "
+                            "wants what models.load gives")  # fmt: skip
         self.vlm, self.max_tokens, self._lock = vlm, max_tokens, threading.Lock()
 
     @property
@@ -261,6 +265,19 @@ def _clean(text) -> str:
     return " ".join(text.split())[:300]
 
 # %% ../nbs/api/21_chat.ipynb #chat-openai
+def _check_address(base_url: str) -> None:
+    "Nothing, or an error for what is no address of a server, or holds a key."
+    try:
+        url = urlsplit(base_url)
+        good = url.scheme in ("http", "https") and url.hostname and (url.port is None or url.port > 0)
+    except (ValueError, TypeError, AttributeError):
+        good = False
+    if not good:
+        raise ValueError(f"the base URL is {scrub(str(base_url))[:60]!r}, wants http://... or https://... with a host")
+    if url.username or url.password or url.query:
+        raise ValueError(f"the base URL of {url.hostname} holds more than an address: a key goes to OPENAI_API_KEY")
+
+
 class OpenAI:
     "A model behind an OpenAI-compatible endpoint."
 
@@ -276,6 +293,10 @@ class OpenAI:
     ):
         import httpx2
 
+        if not isinstance(model, str) or not model.strip():
+            raise ValueError(f"the model is {str(model)[:60]!r}, wants its name at the endpoint")
+        if base_url is not None:
+            _check_address(base_url)
         if attempts < 1 or at_once < 1 or timeout <= 0:
             raise ValueError(f"{attempts=}, {at_once=}, {timeout=}: allowed are 1 or more, and a time above 0")
         self.name, self.base_url, self.attempts, self.wait, self.most = model, base_url, attempts, wait, most
@@ -494,6 +515,12 @@ def _one(
     return reply
 
 # %% ../nbs/api/21_chat.ipynb #chat-18
+def _check_model(model) -> None:
+    if not callable(model) or isinstance(model, type) or not isinstance(getattr(model, "name", None), str):
+        wants = "chat.OpenAI, Local, Scripted, Replay or a callable with a name"
+        raise TypeError(f"model is {_clean(repr(model))[:60]} (a {type(model).__name__}), wants {wants}")
+
+
 def ask(
     messages: str | Sequence[Mapping],
     model: Model,
@@ -509,6 +536,7 @@ def ask(
     "What `model` answers. No answer is a ChatError, one line long."
     if again < 0:
         raise ValueError(f"{again=}: allowed is 0 or more")
+    _check_model(model)
     asked = said = normal(messages)
     fields = {n: str(f.annotation) for n, f in schema.model_fields.items()} if schema else {}
     if schema:
@@ -553,6 +581,7 @@ def ask_all(
     "Ask many questions, each once."
     if at_once < 1:
         raise ValueError(f"{at_once=}: allowed is 1 or more")
+    _check_model(model)
     if check := getattr(model, "check", None):
         check()  # a missing key is said before the first question
 

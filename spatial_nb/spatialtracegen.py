@@ -321,6 +321,13 @@ class Settings:
     guard: int | None = 2  # how often the same may happen in a row; None: always
     seed: int = 0
 
+    @classmethod
+    def of(cls, **given) -> "Settings":
+        "The settings by name; one that there is not is an error that says which was probably meant."
+        if wrong := [k for k in given if k not in cls.__dataclass_fields__]:
+            raise ValueError(f"there is no setting {wrong[0]!r}: {nearest(wrong[0], cls.__dataclass_fields__)}")
+        return cls(**given)
+
     def __post_init__(self):
         if isinstance(self.tau, bool) or not isinstance(self.tau, (int, float)) or not 0 <= self.tau <= 10:
             raise ValueError(f"tau is {self.tau!r}, wants a number from 0 to 10")
@@ -423,7 +430,7 @@ def _chosen(tried: Sequence[Attempt], how: Settings) -> tuple[int | None, str, s
     word = "accepted" if how.after == "accept" else "best"
     return k, f"{word} after {len(tried)} attempts; {tried[k].reason}", ""
 
-# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-loop-generate
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-loop-check
 def _picture_of(item) -> Image.Image:
     images = list(getattr(item, "images", None) or [])
     if not images:
@@ -446,13 +453,22 @@ def _run_tool(tools: Mapping[str, Callable], name: str, picture: Image.Image) ->
         return ToolOutput(name, None, None, f"{name} failed: {type(e).__name__}: {' '.join(str(e).split())[:200]}")
 
 
-def _check(verifier, tools, how: Settings) -> None:
+def _check_item(item) -> None:
+    if missing := [k for k in ("id", "question", "images") if k not in dir(item)]:  # asked for, a picture is opened
+        raise TypeError(f"item is {str(item)[:60]!r} (a {type(item).__name__}) without {missing[0]}, wants an Item")
+
+
+def _check(generator, verifier, tools, how: Settings) -> None:
+    for what, part, wants in (("generator", generator, "a state to a Step"),
+                              ("verifier", verifier, "a state and a Step to a Rating")):  # fmt: skip
+        if not callable(part) and (what == "generator" or part is not None):
+            raise TypeError(f"{what} is {str(part)[:60]!r} (a {type(part).__name__}), wants a function from {wants}")
     if how.tau > 0 and verifier is None:
         raise ValueError(f"tau is {how.tau:g} and there is no verifier: wants one, or tau=0")
     if not isinstance(tools, Mapping) or not all(callable(t) for t in tools.values()):
         raise ValueError(f"tools are {str(tools)[:60]!r}, wants a dict from names to functions of a picture")
 
-
+# %% ../nbs/api/33_spatialtracegen.ipynb #spatialtracegen-loop-generate
 def generate(
     item,  # an `Item`, or anything with id, question and images
     generator: Callable[[State], Step],
@@ -461,8 +477,9 @@ def generate(
     **settings,  # of `Settings`: tau, alpha, max_steps, after, guard, seed
 ) -> Trace:
     "Work on one question."
-    how = Settings(**settings)
-    _check(verifier, tools, how)
+    how = Settings.of(**settings)
+    _check_item(item)
+    _check(generator, verifier, tools, how)
     told = asdict(how) | {"generator": _name(generator), "verifier": verifier and _name(verifier), "tools": list(tools)}
     trace = Trace(str(item.id), item.question, settings=told, metadata=dict(getattr(item, "metadata", None) or {}))
     if getattr(item, "answer", None) is not None:
@@ -617,8 +634,10 @@ def generate_all(
     **settings,  # of `Settings`
 ) -> Batch:
     "Work on many questions."
-    items, how = list(items), Settings(**settings)
-    _check(verifier, tools, how)
+    items, how = list(items), Settings.of(**settings)
+    for item in items:
+        _check_item(item)
+    _check(generator, verifier, tools, how)
     whole("workers", workers, 1)
     ids = [str(i.id) for i in items]
     if twice := {i for i in ids if ids.count(i) > 1} if len(set(ids)) < len(ids) else ():

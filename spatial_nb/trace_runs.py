@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pandas as pd
 import yaml
@@ -254,14 +253,11 @@ def chat_model(
         return _Patient(Local(load(name)), patience)
     if missing := [m for m in ("httpx2", "openai", "pydantic", "tenacity") if find_spec(m) is None]:
         raise ValueError(f'{said} needs {missing[0]}: pip install "spatial_nb[chat]"')
-    if base_url is not None:
-        url = urlsplit(base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"the base URL is {base_url[:60]!r}, wants http://... or https://...")
-        if url.username or url.password or url.query:
-            raise ValueError(f"the base URL of {url.hostname} holds more than an address: a key goes to OPENAI_API_KEY")
     model = _Patient(OpenAI(name, base_url, **how), patience)
-    model.check()
+    try:
+        model.check()
+    except Hopeless as e:  # a mistake in the request, as a wrong name is
+        raise ValueError(str(e)) from None
     return model
 
 # %% ../nbs/api/37_trace_runs.ipynb #trace-runs-gen-code
@@ -276,7 +272,8 @@ def _options(said: str, allowed: Sequence[str], what: str) -> dict[str, str]:
         if not equals or not value:
             raise ValueError(f"{what} {part!r} wants name=value, the names are {', '.join(allowed)}")
         if name not in allowed:
-            raise ValueError(f"{what} {part!r}: {nearest(name, allowed)}")
+            hint = nearest(name, allowed)
+            raise ValueError(f"{what} has no {name!r}{' ' if hint.startswith('(') else ': '}{hint}")
         if name in out:
             raise ValueError(f"{what} {name!r} stands there twice")
         out[name] = value
@@ -440,6 +437,10 @@ class Made:
             parts.append(f"Spent, by all runs in this folder ({self.now} calls by this one):\n{spent}")
         parts += [f"Stopped early: {self.batch.stopped}"] if self.batch.stopped else []
         parts.append("\n".join(f"{n:5} rows  {name}" for name, n in self.files.items()))
+        rated = any(a.rating for t in self.traces for a in t.attempts)
+        empty = [f for f in ("prm.parquet", "preferences.parquet") if self.files.get(f) == 0]
+        if self.traces and empty and not rated:
+            parts.append(f"No step was rated, so there are no labels: {' and '.join(empty)} hold no rows.")
         left = self.batch.asked - len(self.traces)
         parts += [f"The same command goes on with the {left} that are left."] if left else []
         parts += ["With --retry it tries again what failed."] if len(failures) else []
@@ -500,7 +501,7 @@ def _exported(traces: Sequence[Trace], out: Path, exports: Sequence[str], **how)
         files["official/*/complete_trace.json"] = len(traces)
     return files
 
-# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-held
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-check-out
 def _with_pictures(questions: Sequence[Question], strict: bool) -> tuple[list[Question], list[Question]]:
     "Those whose picture is there, and the others."
     missing = [q for q in questions if not q.path.is_file()]
@@ -520,9 +521,21 @@ def _check_words(exports: Sequence[str], vocabulary: str | None) -> None:
         raise ValueError('exports need datasets: pip install "spatial_nb[train]", or no exports')
 
 
+def _check_out(out: Path) -> None:
+    "Nothing, or an error where no folder can be; nothing is made."
+    there = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"--out is {str(out)!r}, wants a folder that can be written")
+
+# %% ../nbs/api/37_trace_runs.ipynb #trace-runs-held
 @contextmanager
 def _held(out: Path):
     "The folder is this run's; a full disk is said in one line."
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise ValueError(f"--out is {str(out)!r}, wants a folder that can be written ({e.strerror})") from None
     try:
         lock = hold(out / ".run.lock", str(out), wait=0)
         try:
@@ -578,7 +591,8 @@ def make_traces(
     **settings,  # of `Settings`: tau, alpha, max_steps, after, guard, seed
 ) -> Made:
     "Work on questions until all are done, the budget is spent or nobody answers; the same call goes on."
-    out, how = Path(out), Settings(**settings)
+    out, how = Path(out), Settings.of(**settings)
+    _check_out(out)
     there, missing = _with_pictures(questions, strict)
     _check_words(exports, vocabulary)
     how_asked = {"at_once": max(8, whole("workers", workers, 1))} | dict(endpoint or {})

@@ -263,3 +263,31 @@ def test_a_local_model_says_what_it_says_elsewhere():
     some = list(clevr.dataset("test", 0, 3, ("query_color",), size=None))
     here = [ask(items.messages(i), chat.Local(vlm, max_tokens=8), whole=False) for i in some]
     assert here == models.generate(vlm, some, max_new_tokens=8)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", None, 7, OpenAI, lambda messages: "yes", ["gpt-4o"]])
+def test_what_is_no_model_is_said_in_one_line(model):
+    for call in (lambda: ask("Where?", model), lambda: ask_all(["Where?"], model)):
+        with pytest.raises(TypeError, match=r"^model is .* \(a \w+\), wants chat\.OpenAI, Local, Scripted, Rep") as e:
+            call()
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "", "localhost:8000", "http://", "ftp://h/v1", "http://[", "http://h:x", 7]
+)
+def test_an_address_without_a_server_is_refused(url):
+    with pytest.raises(ValueError, match="^the base URL is .*, wants http://"):
+        OpenAI("m", base_url=url)
+    with pytest.raises(ValueError, match="the model is"):
+        OpenAI("")
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as e:
+        OpenAI("m", f"http://u:{KEY}@localhost/v1")
+    assert KEY not in str(e.value)
+    assert OpenAI("m", "https://host:8000/v1").base_url == "https://host:8000/v1"
+
+
+@pytest.mark.parametrize("vlm", [None, "tiny-vlm", object()])
+def test_what_is_no_local_model_is_refused(vlm):
+    with pytest.raises(TypeError, match=r"^vlm is .* without model, wants what models\.load gives"):
+        chat.Local(vlm)

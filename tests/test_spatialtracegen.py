@@ -377,6 +377,22 @@ def test_settings_out_of_range_are_refused(bad, said):
         generate(ITEMS[0], policy(), Scripted(), TOOLS, **bad)
 
 
+def test_what_is_no_item_no_generator_and_no_setting_is_said_in_one_line():
+    good = (ITEMS[0], policy(), None, TOOLS)
+    bad = [(k, x) for k, xs in enumerate((("x", None, 7), (None, "policy", CALL), ("scripted", 5))) for x in xs]
+    for k, wrong in bad:
+        one = [*good[:k], wrong, *good[k + 1 :]]
+        for call in (lambda: generate(*one, tau=0), lambda: generate_all([one[0]], *one[1:], tau=0)):
+            with pytest.raises(TypeError, match="^(item|generator|verifier) is .*, wants a") as e:
+                call()
+            assert "\n" not in str(e.value) and str(e.value).startswith(("item", "generator", "verifier")[k])
+    for call in (generate, lambda item, *more, **how: generate_all([item], *more, **how)):
+        with pytest.raises(ValueError, match=r"^there is no setting 'beta': .*\(allowed: tau, alpha"):
+            call(*good, tau=0, beta=2)
+        with pytest.raises(ValueError, match="no setting 'max_step': did you mean 'max_steps'"):
+            call(*good, tau=0, max_step=2)
+
+
 def test_a_missing_picture_fails_its_question_alone(tmp_path):
     torn = tmp_path / "torn.png"
     torn.write_bytes(b"\x89PNG\r\n\x1a\n")

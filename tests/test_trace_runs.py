@@ -230,6 +230,7 @@ REFUSED = {
     "tau": (dict(tau=11), "tau is 11"),
     "after": (dict(after="acept"), "did you mean 'accept'"),
     "budget": (dict(budget="cals=3"), "did you mean 'calls'"),
+    "budget of nothing": (dict(budget="foo=1"), "budget has no 'foo' (allowed: calls, tokens, money)"),
     "money": (dict(budget="money=3"), "wants prices"),
     "prices": (dict(generator="openai:m", base_url="http://localhost:1/v1", prices="none.yaml"), "is not there"),
     "export": (dict(export="stf"), "did you mean 'sft'"),
@@ -249,10 +250,29 @@ def test_a_wrong_request_is_one_line_and_nothing_is_begun(what, home, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("out", ["/proc/xx", "/sys/x", "file", "file/below"])
+def test_a_place_that_can_be_no_folder_is_refused(out, home, tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    out = tmp_path / out  # an absolute one stays as it is
+    assert main(command(home, out, limit=1)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"spatial-nb: --out is {str(out)!r}, wants a folder that can be written")
+    assert said.count("\n") == 1 and (tmp_path / "file").read_text() == "kept"
+
+
+def test_without_ratings_report_and_card_say_why_there_are_no_labels(home, tmp_path, capsys):
+    assert main(command(home, tmp_path / "out", limit=2)) == 0
+    said, card = capsys.readouterr().out, (tmp_path / "out/README.md").read_text()
+    why = "No step was rated, so there are no labels: prm.parquet and preferences.parquet hold no rows."
+    assert why in said and why in card
+    assert not re.search("Labels are by|passed|threshold", card)
+    assert read_table(tmp_path / "out/prm.parquet").num_rows == 0
+
+
 def test_a_missing_key_is_said_before_the_first_question(home, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for parts in (dict(generator="openai:m"), dict(verifier="openai:m", tau=5)):
-        assert main(command(home, tmp_path / "out", **parts)) == 1
+        assert main(command(home, tmp_path / "out", **parts)) == 2
         said = capsys.readouterr()
         assert said.err.startswith("spatial-nb: no OPENAI_API_KEY in the environment") and not said.out
         assert said.err.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -214,3 +214,40 @@ def test_masks_and_numbers_that_json_cannot_hold_are_left_out():
     )
     assert (seen.result, seen.message) == ({"mask": None, "box": [0, 1, 2, 3], "far": None}, "a b")
     assert traces._light(object()) is None
+
+
+ENTRY = {"step_index": 0, "attempt_number": 1, "step_content": "x", "result": {"rating": 5}}
+FAULTY = {
+    "path": ({"original_image_path": 7}, "original_image_path is '7', wants a text"),
+    "question": ({"question": None}, "question is 'None', wants a text"),
+    "trace": ({"trace": None}, "trace is 'None', wants a list of messages"),
+    "message": ({"trace": [{"content": "x"}]}, "message 1: role is 'None'"),
+    "content": ({"trace": [{"role": "user", "content": 7}]}, "message 1: content is '7'"),
+    "part": ({"trace": [{"role": "user", "content": [{"type": "image_url"}]}]}, "message 1: part is"),
+    "history": ({"verification_history": "x"}, "verification_history is 'x', wants a list"),
+    "attempt": ({"verification_history": [ENTRY, {"step_index": 0}]}, "entry 2: attempt_number is 'None'"),
+    "step": ({"verification_history": [ENTRY | {"step_index": None}]}, "entry 1: step_index is 'None'"),
+    "words": ({"verification_history": [ENTRY | {"result": {"rating": "8/10"}}]}, "entry 1: rating is '8/10'"),
+    "range": ({"verification_history": [ENTRY | {"result": {"rating": 15}}]}, "entry 1: rating is '15'"),
+}
+
+
+@pytest.mark.parametrize("what", FAULTY)
+def test_a_faulty_file_is_one_line_that_names_file_entry_and_fault(what, tmp_path):
+    file = write_official(many[0], tmp_path)
+    broken, why = FAULTY[what]
+    file.write_text(json.dumps(json.loads(file.read_text()) | broken))
+    with pytest.raises(ValueError) as e:
+        read_official(tmp_path)
+    said = str(e.value)
+    assert said.startswith(f"{file}: ") and why in said and "\n" not in said
+
+
+def test_a_long_step_is_kept_in_the_history_as_far_as_200_characters(tmp_path):
+    long = Step('"a" \\ é ' * 60, "tool_call", "t")
+    tries = [Attempt(0, 1, long, Rating(2), reason="rejected"),
+             Attempt(0, 2, Step("r", "final_answer", text="yes"), Rating(8), True, True)]  # fmt: skip
+    file = write_official(Trace("x", "Is it?", None, "yes", tries, "yes", True, "answered"), tmp_path)
+    assert len(json.loads(file.read_text())["verification_history"][0]["step_content"]) == 200
+    kept = read_official(file).attempts[0].step
+    assert len(kept.reasoning) > 100 and long.reasoning.startswith(kept.reasoning)
