@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from .core import append_jsonl, atomic, content_hash, progress, rng, shipped
-from .geometry import Camera, clevr_camera, directions, project, unproject
+from .geometry import Camera, at_height, clevr_camera, directions, project, unproject
 from .scenes import ATTRIBUTES, SIZES
 
 # %% ../nbs/api/24_detector.ipynb #0c27a344
@@ -245,11 +245,10 @@ def ground(
 ) -> dict:  # `contact` (pixels), `depth` (metres) and `position` (metres), as in `Detection`; {} above the horizon
     "Where on the ground an object stands whose centre is seen at `center`."
     camera = clevr_camera() if camera is None else camera
-    eye, height = np.array(camera.position), SIZES[size]
-    ray = unproject(camera, center, 1.0) - eye
-    if ray[2] > -1e-6:
+    eye = np.array(camera.position)
+    if (unproject(camera, center, 1.0) - eye)[2] > -1e-6:
         return {}
-    point = eye + ray * (height - eye[2]) / ray[2]
+    point = at_height(camera, center, SIZES[size])
     contact, depth = project(camera, point * [1, 1, 0])
     axes = directions(camera)
     position = (float((point - eye) @ axes["right"]), float((point - eye) @ axes["behind"]))

@@ -75,6 +75,10 @@ class Critic(nn.Module):
     def lower(self, heads, x: torch.Tensor) -> torch.Tensor:
         return torch.minimum(*(h(x).squeeze(-1) for h in heads))
 
+    def later(self, rows: dict, gamma: float) -> torch.Tensor:
+        "What a step is worth by its reward and the value of what comes next."
+        return rows["reward"] + gamma * (1 - rows["done"]) * self.v(rows["then"]).squeeze(-1)
+
     def follow(self, share: float) -> None:
         "Move the slow copy towards the Q heads."
         with torch.no_grad():
@@ -149,7 +153,7 @@ def iql(
         value = critic.v(rows["state"]).squeeze(-1)
         with torch.no_grad():
             goal = critic.lower(critic.slow, rows["action"])
-            later = rows["reward"] + gamma * (1 - rows["done"]) * critic.v(rows["then"]).squeeze(-1)
+            later = critic.later(rows, gamma)
         above = goal - value
         out = (torch.where(above > 0, expectile, 1 - expectile) * above**2).mean()
         return out + sum(F.mse_loss(q(rows["action"]).squeeze(-1), later) for q in critic.q)
@@ -179,7 +183,7 @@ def cql(
         every = [q(rows["others"]).squeeze(-1) + hide for q in critic.q]
         with torch.no_grad():
             best = critic.lower(critic.slow, rows["others"]).add(hide).amax(-1)
-            later = rows["reward"] + gamma * (1 - rows["done"]) * critic.v(rows["then"]).squeeze(-1)
+            later = critic.later(rows, gamma)
         out = F.mse_loss(critic.v(rows["state"]).squeeze(-1), best)
         for q, of_all in zip(critic.q, every):
             taken = q(rows["action"]).squeeze(-1)
