@@ -60,46 +60,55 @@ def _name_of(node: Mapping) -> tuple[str, list]:
     return name, list(node.get("value_inputs") or node.get("side_inputs") or [])
 
 
-def _things(program, i: int, plural: bool) -> str:
+def _things(program, i: int, plural: bool, known: Mapping[int, str]) -> str:
     "A set of objects as a noun with what narrows it: small cubes left of the red sphere."
     words, (name, values) = {}, _name_of(program[i])
-    while name.startswith("filter_"):
+    while name.startswith("filter_") and not (words and i in known):
         words.setdefault(name[7:], values[0])
         i = program[i]["inputs"][0]
         name, values = _name_of(program[i])
     noun = words.pop("shape", "thing") + "s" * plural
     noun = " ".join([*(words[k] for k in ATTRIBUTES if k in words), noun])
-    said = [node_words(program, j) for j in program[i]["inputs"]]
+    if words and i in known:
+        return f"{noun} among {known[i]}"
+    said = [_said_of(program, j, known) for j in program[i]["inputs"]]
     if name == "relate":
         return f"{noun} {_SIDES.get(values[0], values[0])} {said[0]}"
     if name in _SAME:
         return f"{noun} of the same {name[5:]} as {said[0]}"
     if name == "between":
         return f"{noun} between {said[0]} and {said[1]}"
-    return noun if name == "scene" else f"{noun} among {node_words(program, i)}"
+    return noun if name == "scene" else f"{noun} among {node_words(program, i, known=known)}"
 
 # %% ../nbs/api/29_policy.ipynb #policy-words-node
+def _said_of(program, j: int, known: Mapping[int, str], plural: bool = True) -> str:
+    return known[j] if j in known else node_words(program, j, plural, known)
+
+
 def node_words(
     program: Sequence[Mapping],  # nodes in CLEVR's format
     i: int = -1,  # index of a node
     plural: bool = True,  # of a set of objects
+    known: Mapping[int, str] = {},  # what other nodes are called from here on
 ) -> str:  # e.g. the number of red cubes left of the small sphere
     "What a node of a program gives, in words."
     i = range(len(program))[i]
     name, values = _name_of(program[i])
     inputs = program[i]["inputs"]
     if name.startswith("filter_") or name in _SAME or name in ("scene", "relate", "between"):
-        return _things(program, i, plural)
+        return _things(program, i, plural, known)
     if name in ("union", "intersect"):
-        one, two = (node_words(program, j, plural) for j in inputs)
+        one, two = (_said_of(program, j, known, plural) for j in inputs)
         return f"{one} or {two}" if name == "union" else f"{one} that are also {two}"
     if name == "unique":
-        return f"the {node_words(program, inputs[0], False)}"
+        return f"the {node_words(program, inputs[0], False, known)}"
     if name == "extreme":
-        return f"the {_MOST.get(values[0], values[0])} {node_words(program, inputs[0], False)}"
-    said = [node_words(program, j) for j in inputs]
+        return f"the {_MOST.get(values[0], values[0])} {node_words(program, inputs[0], False, known)}"
+    said = [_said_of(program, j, known) for j in inputs]
     if name == "by_distance":
-        return f"the {node_words(program, inputs[1], False)} {values[0]} to {said[0]}"
+        return f"the {node_words(program, inputs[1], False, known)} {values[0]} to {said[0]}"
+    if name == "exist" and said[0] == "them":
+        return "whether there are any"
     if name.startswith("query_"):
         return f"the {name[6:]} of {said[0]}"
     if name.startswith("equal_"):
@@ -140,11 +149,11 @@ def _edited(program, rows, plants) -> tuple[list, list]:
 _UNTOLD = "cannot be told"
 
 
-def _said(value, output: str, rows: Sequence[Mapping]) -> object:
+def _said(value, output: str, rows: Sequence[Mapping], order: Iterable[int] | None = None) -> object:
     "A node's value without indices, so that it can be compared between lists of objects; JSON-able."
     phrase = lambda i: " ".join(rows[i][k] for k in ("size", "color", "material", "shape"))
     if output == "set":
-        return sorted(phrase(i) for i in value)
+        return [phrase(i) for i in (range(len(rows)) if order is None else order) if i in value]
     if output == "object":
         return phrase(value)
     return [sorted(b["label"] for b in value)] if output == "boxes" else value
@@ -163,6 +172,14 @@ def _outputs(program, world, ready: Sequence[bool]) -> list[tuple[bool, object]]
         out.append((found, value))
         values.append(value)
     return out
+
+
+def _order(world, role: str) -> list[int] | None:
+    "How objects are listed: after depth from near to far, else from left to right; None: nobody knows."
+    try:
+        return np.argsort(world.of(f"offset:{'behind' if role == 'depth' else 'right'}")[0], kind="stable").tolist()
+    except (ValueError, AttributeError, IndexError, TypeError):  # or this kind of world cannot tell
+        return None
 
 
 def _ready(program, roles: set[str]) -> list[bool]:
@@ -308,6 +325,7 @@ class _View:
         self.policy, self.size = policy, state.picture.size
         seen = [o for _, o in state.taken if o is not None]
         self.plants = [p for s, _ in state.taken if (p := (s.facts or {}).get("planted"))]
+        self.told = [c for s, _ in state.taken for c in (s.facts or {}).get("claims") or ()]
         called = [role_of(o.tool) for o in seen]
         self.here = {role_of(t): t for t in reversed(state.tools)}  # role -> name
         absent = {r for r in ROLES if r not in self.here}  # what no tool shows is judged from what there is
@@ -333,35 +351,35 @@ class _View:
         outputs = lambda p: _outputs(p, self.policy.world(self.rows, self.size), [True] * len(p))
         return next((k for k, p in enumerate(programs) if outputs(p)[-1][0]), 0)
 
-    def believe(self, more: Sequence[Mapping] = ()) -> tuple[list, list, list]:
-        "Program, objects and outputs with the mistakes so far and `more`."
+    def believe(self, more: Sequence[Mapping] = ()) -> tuple[list, list, list, list | None]:
+        "Program, objects, outputs, and the order of the objects, with the mistakes so far and `more`."
         program, rows = _edited(self.program, self.rows, [*self.plants, *more])
         try:
             world = self.policy.world(rows, self.size) if rows else None
         except (ValueError, KeyError, TypeError):  # tools that show too little
             world = None
         ready = _ready(self.program, self.now) if world is not None and self.called else [False] * len(program)
-        return program, rows, _outputs(program, world, ready)
+        return program, rows, _outputs(program, world, ready), _order(world, self.called[-1] if self.called else "")
 
     def claims(self, believed) -> list[dict]:
         "What the last observation settles: the node (None: the list of objects), and its value."
-        _, rows, outputs = believed
+        _, rows, outputs, order = believed
         if not self.called:
             return []
         new, old = _ready(self.program, self.now), _ready(self.program, self.before)
         known = [i for i in range(len(new)) if new[i] and (len(self.called) == 1 or not old[i] or i == len(new) - 1)]
-        out = [{"node": None, "value": _said(range(len(rows)), "set", rows)}] if self.lists else []
+        out = [{"node": None, "value": _said(range(len(rows)), "set", rows, order)}] if self.lists else []
         for i in _told(self.program, known):
             name, (found, value) = _name_of(self.program[i])[0], outputs[i]
-            out.append({"node": i, "value": _said(value, FUNCTIONS[name].output, rows) if found else _UNTOLD})
+            out.append({"node": i, "value": _said(value, FUNCTIONS[name].output, rows, order) if found else _UNTOLD})
         return out
 
 # %% ../nbs/api/29_policy.ipynb #policy-policy-truth
 def _close(a, b) -> bool:
-    "Equal, or numbers within a tenth."
+    "Equal, lists in any order, or numbers within a tenth."
     if isinstance(a, float) and isinstance(b, (int, float)):
         return abs(a - b) <= 0.1 * abs(b) + 1e-9
-    return a == b
+    return sorted(a) == sorted(b) if isinstance(a, list) and isinstance(b, list) else a == b
 
 
 @patch
@@ -478,20 +496,37 @@ def right_answer(item, text: str | None) -> bool | None:  # None: nobody knows
     return score(item, text, number="exact" if exact else None).value >= 1 - 1e-9
 
 # %% ../nbs/api/29_policy.ipynb #policy-policy-call
-def _sentence(view: _View, claim: Mapping) -> str:
-    "A claim in words."
+def _sentence(view: _View, claim: Mapping, known: Mapping[int, str]) -> str:
+    "A claim in words; `known`: what nodes are called."
     value, i = claim["value"], claim["node"]
-    words = lambda plural=True: ("things" if plural else "thing") if i is None else node_words(view.program, i, plural)
+    words = "things" if i is None else node_words(view.program, i, known=known)
     if value == _UNTOLD:
-        return f"{words()} {_UNTOLD}"
-    if isinstance(value, list) and words().startswith("the "):
-        return f"{words()}: {', '.join(map(str, value)) or 'none'}"
+        return f"{words} {_UNTOLD}"
     if isinstance(value, list):
-        listed = f": {', '.join(map(str, value))}" if value else ""
-        return f"{len(value) or 'no'} {words(len(value) != 1)}{listed}"
+        listed = ", ".join(map(str, value))
+        if i is None:
+            return listed or "nothing"
+        return f"{words}: {listed or 'none'}" if value or words.startswith("the ") else f"no {words}"
     if isinstance(value, bool):
-        return f"{words()}: {'yes' if value else 'no'}"
-    return f"{words()} is {'the ' if FUNCTIONS[_name_of(view.program[i])[0]].output == 'object' else ''}{value}"
+        return f"{words}: {'yes' if value else 'no'}"
+    return f"{words} is {'the ' if FUNCTIONS[_name_of(view.program[i])[0]].output == 'object' else ''}{value}"
+
+
+def _say(view: _View, claims: Sequence[dict]) -> None:
+    "Put each claim into words: what was settled is called by its value, the set that was listed last is `them`."
+    known, them = {}, {}
+    for c in [*view.told, *claims]:
+        if "said" not in c:
+            c["said"] = _sentence(view, c, known | them)
+        if c["node"] is None:
+            continue
+        output, value, them = FUNCTIONS[_name_of(view.program[c["node"]])[0]].output, c["value"], {}
+        if output == "set" and value != _UNTOLD:
+            them = {c["node"]: "them"}
+        elif output == "object" and value != _UNTOLD:
+            known[c["node"]] = f"the {value}"
+        elif isinstance(value, (int, str)) and not isinstance(value, bool) and value != _UNTOLD:
+            known[c["node"]] = str(value)
 
 # %% ../nbs/api/29_policy.ipynb #policy-policy-fault
 @patch
@@ -534,8 +569,7 @@ def __call__(self: Policy, state: State) -> Step:
         if kind == "answer" and text != "unknown":
             text = _another(state.item, text, random)
             planted = {"answer": text}
-    for c in claims:
-        c["said"] = _sentence(view, c)
+    _say(view, claims)
     told = "; ".join(c["said"] for c in claims)
     aim = node_words(view.program)
     told = f"{state.taken[-1][1].tool} shows {told}." if told else f"I look for {aim}."

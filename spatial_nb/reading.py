@@ -107,7 +107,7 @@ def row(
                 sources.extend((i - 1, look) for i in own if look)
             elif answer and of is not None and len(of) == len(own):
                 sources.extend((i - 1, (j,)) for i, j in zip(own, of, strict=True))
-            if answer and decides:
+            if decides:
                 by.extend((i - 1, decides) for i in own)
             if p.name is not None:
                 known[p.name] = own
