@@ -62,14 +62,14 @@ def _name_of(node: Mapping) -> tuple[str, list]:
 
 def _things(program, i: int, plural: bool, known: Mapping[int, str]) -> str:
     "A set of objects as a noun with what narrows it: small cubes left of the red sphere."
-    words, (name, values) = {}, _name_of(program[i])
-    while name.startswith("filter_") and not (words and i in known):
+    words, top, (name, values) = {}, i, _name_of(program[i])
+    while name.startswith("filter_") and not (i != top and i in known):
         words.setdefault(name[7:], values[0])
         i = program[i]["inputs"][0]
         name, values = _name_of(program[i])
     noun = words.pop("shape", "thing") + "s" * plural
     noun = " ".join([*(words[k] for k in ATTRIBUTES if k in words), noun])
-    if words and i in known:
+    if i != top and i in known:
         return f"{noun} among {known[i]}"
     said = [_said_of(program, j, known) for j in program[i]["inputs"]]
     if name == "relate":
