@@ -218,3 +218,26 @@ def test_what_verifiers_gain_is_in_the_traces_that_they_were_given():
         right = [r["answer"] == r["recorded"] for r in people]
         same(record["metrics"]["people/right, all questions"], [np.mean(right)])
         assert record["counts"]["people's questions/answered"] == sum(r["answer"] is not None for r in people)
+
+
+def test_what_students_did_is_in_what_they_said():
+    record, rows = read("60_trace_distillation")
+    did = rows["acted"]
+    seeds, places = record["parameters"]["seeds"], {r["set"] for r in did}
+    arms = {name.split("/")[1] for name in record["metrics"] if name.startswith("gain/") is False and "accuracy/" in name}
+    mine = lambda arm, where: sorted(
+        (r for r in did if (r["arm"], r["set"]) == (arm, where)), key=lambda r: (r["seed"], r["id"])
+    )
+    share = lambda some, s: np.mean([r["right"] for r in some if r["seed"] == s])
+    for where in places:
+        for arm in arms & {r["arm"] for r in did}:
+            some = mine(arm, where)
+            said = summarize([float(r["right"]) for r in some], cluster=[r["scene"] for r in some])
+            metric = record["metrics"][f"accuracy/{arm}/{where}"]
+            same(metric, [share(some, s) for s in seeds], said.interval)
+        for name, metric in record["metrics"].items():
+            if name.startswith("gain/") and name.endswith(f"/{where}"):
+                a, b = (mine(arm, where) for arm in name.split("/")[1].split(" over "))
+                test = paired([float(r["right"]) for r in a], [float(r["right"]) for r in b],
+                              cluster=[r["scene"] for r in a])  # fmt: skip
+                same(metric, [share(a, s) - share(b, s) for s in seeds], test.interval)
