@@ -39,6 +39,11 @@ from fastcore.basics import patch
 from tqdm import tqdm as line_bar
 from tqdm.auto import tqdm as widget_bar
 
+try:
+    from fcntl import LOCK_EX, flock
+except ImportError:  # not a Unix: one process at a time may append to a file
+    flock = None
+
 # %% ../nbs/api/00_core.ipynb #115751f9
 def rng(
     *key: str | int | float | bool | None,  # what the numbers depend on, e.g. name, version, split, seed, index
@@ -271,10 +276,12 @@ def append_jsonl(
     path: str | Path,  # the file, made if absent
     rows: Mapping | Iterable[Mapping],  # one row or several
 ) -> None:
-    "Append `rows` in one write; cut off half a row that a killed process left."
+    "Append `rows`; cut off half a row that a killed process left. Others that append wait meanwhile."
     data = _lines([rows] if isinstance(rows, Mapping) else rows)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as f:
+        if flock:  # or a row that is being written looks like one that was torn off
+            flock(f, LOCK_EX)
         size = f.seek(0, io.SEEK_END)
         if size:
             f.seek(size - 1)

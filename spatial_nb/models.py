@@ -6,7 +6,7 @@
 __all__ = ['SPECIAL', 'TAGS', 'CHAT', 'VISION', 'TEXT', 'LINEAR', 'GROUP', 'train_tokenizer', 'Vlm', 'parameter_table',
            'image_tokens', 'build_tiny', 'quiet', 'save', 'load', 'load_weights', 'add_words', 'lora', 'merge',
            'adapter_off', 'fast_vision', 'Features', 'eyes_hash', 'encode_images', 'stand_in', 'seeing', 'Batch',
-           'prompt_text', 'prompt_ids', 'complete', 'generate']
+           'prompt_text', 'answer_ids', 'prompt_ids', 'complete', 'generate']
 
 # %% ../nbs/api/40_models.ipynb #b98d6c78
 import copy
@@ -682,6 +682,25 @@ def prompt_text(
     "What the model reads for `item`, one placeholder for each picture."
     chat = messages(item, system=system, prompt=prompt)
     return vlm.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+
+
+def answer_ids(
+    vlm: Vlm,
+    item: Item,
+    text: str,  # what the model shall write
+    system: str | None = None,
+    prompt: str | None = None,
+) -> list[int]:
+    "The ids of `text` as the chat template puts it after the prompt of `item`, with the end token."
+    if not isinstance(text, str):
+        raise ValueError(f"item {item.id!r}: what to teach is {text!r}, wants a text")
+    chat = messages(item, system=system, prompt=prompt)
+    said = [{"role": "assistant", "content": [{"type": "text", "text": text}]}]
+    whole = vlm.processor.apply_chat_template(chat + said, tokenize=False)
+    before = prompt_text(vlm, item, system, prompt)
+    if not whole.startswith(before):
+        raise ValueError(f"the chat template of {vlm.name} writes the prompt differently once the answer is there")
+    return vlm.tokenizer(whole[len(before) :].rstrip("\n"), add_special_tokens=False)["input_ids"]
 
 
 def prompt_ids(

@@ -101,7 +101,8 @@ def node_words(
         one, two = (_said_of(program, j, known, plural) for j in inputs)
         return f"{one} or {two}" if name == "union" else f"{one} that are also {two}"
     if name == "unique":
-        return f"the {node_words(program, inputs[0], False, known)}"
+        one = f"thing among {known[inputs[0]]}" if inputs[0] in known else node_words(program, inputs[0], False, known)
+        return f"the {one}"
     if name == "extreme":
         return f"the {_MOST.get(values[0], values[0])} {node_words(program, inputs[0], False, known)}"
     said = [_said_of(program, j, known) for j in inputs]
@@ -180,6 +181,13 @@ def _order(world, role: str) -> list[int] | None:
         return np.argsort(world.of(f"offset:{'behind' if role == 'depth' else 'right'}")[0], kind="stable").tolist()
     except (ValueError, AttributeError, IndexError, TypeError):  # or this kind of world cannot tell
         return None
+
+
+def _border(program, i: int) -> str | None:
+    "Which tool shows the relation that a node narrows, so that objects are listed as that tool lists them."
+    while _name_of(program[i])[0] != "relate" and len(program[i]["inputs"]) == 1:
+        [i] = program[i]["inputs"]
+    return node_needs(program[i]) if _name_of(program[i])[0] == "relate" else None
 
 
 def _ready(program, roles: set[str]) -> list[bool]:
@@ -351,27 +359,29 @@ class _View:
         outputs = lambda p: _outputs(p, self.policy.world(self.rows, self.size), [True] * len(p))
         return next((k for k, p in enumerate(programs) if outputs(p)[-1][0]), 0)
 
-    def believe(self, more: Sequence[Mapping] = ()) -> tuple[list, list, list, list | None]:
-        "Program, objects, outputs, and the order of the objects, with the mistakes so far and `more`."
+    def believe(self, more: Sequence[Mapping] = ()) -> tuple[list, list, list, dict[str, list | None]]:
+        "Program, objects, outputs, and how each tool orders objects, with the mistakes so far and `more`."
         program, rows = _edited(self.program, self.rows, [*self.plants, *more])
         try:
             world = self.policy.world(rows, self.size) if rows else None
         except (ValueError, KeyError, TypeError):  # tools that show too little
             world = None
         ready = _ready(self.program, self.now) if world is not None and self.called else [False] * len(program)
-        return program, rows, _outputs(program, world, ready), _order(world, self.called[-1] if self.called else "")
+        return program, rows, _outputs(program, world, ready), {r: _order(world, r) for r in self.called}
 
     def claims(self, believed) -> list[dict]:
         "What the last observation settles: the node (None: the list of objects), and its value."
-        _, rows, outputs, order = believed
+        _, rows, outputs, orders = believed
         if not self.called:
             return []
+        order = lambda i: orders[role if (role := _border(self.program, i)) in orders else self.called[-1]]
         new, old = _ready(self.program, self.now), _ready(self.program, self.before)
         known = [i for i in range(len(new)) if new[i] and (len(self.called) == 1 or not old[i] or i == len(new) - 1)]
-        out = [{"node": None, "value": _said(range(len(rows)), "set", rows, order)}] if self.lists else []
+        listed = _said(range(len(rows)), "set", rows, orders[self.called[-1]])
+        out = [{"node": None, "value": listed}] if self.lists else []
         for i in _told(self.program, known):
             name, (found, value) = _name_of(self.program[i])[0], outputs[i]
-            out.append({"node": i, "value": _said(value, FUNCTIONS[name].output, rows, order) if found else _UNTOLD})
+            out.append({"node": i, "value": _said(value, FUNCTIONS[name].output, rows, order(i)) if found else _UNTOLD})
         return out
 
 # %% ../nbs/api/29_policy.ipynb #policy-policy-truth
@@ -506,10 +516,22 @@ def _sentence(view: _View, claim: Mapping, known: Mapping[int, str]) -> str:
         listed = ", ".join(map(str, value))
         if i is None:
             return listed or "nothing"
-        return f"{words}: {listed or 'none'}" if value or words.startswith("the ") else f"no {words}"
+        return f"{words}: {listed or 'none'}"
     if isinstance(value, bool):
         return f"{words}: {'yes' if value else 'no'}"
     return f"{words} is {'the ' if FUNCTIONS[_name_of(view.program[i])[0]].output == 'object' else ''}{value}"
+
+
+def _plan(program) -> str:
+    "What is to be found, in the order in which it is; in one phrase where that is no chain."
+    if any(len(n["inputs"]) > 1 for n in program):
+        return node_words(program)
+    said, known = [], {}
+    for i in _told(program, range(len(program))):
+        said.append(node_words(program, i, known=known))
+        known = {i: {"object": "it", "set": "them"}.get(FUNCTIONS[_name_of(program[i])[0]].output)}
+        known = {k: w for k, w in known.items() if w}
+    return "; ".join(said)
 
 
 def _say(view: _View, claims: Sequence[dict]) -> None:
@@ -571,7 +593,7 @@ def __call__(self: Policy, state: State) -> Step:
             planted = {"answer": text}
     _say(view, claims)
     told = "; ".join(c["said"] for c in claims)
-    aim = node_words(view.program)
+    aim = _plan(view.program)
     told = f"{state.taken[-1][1].tool} shows {told}." if told else f"I look for {aim}."
     correct = self._judge(state, view, claims)
     if tool is None and correct is not None:

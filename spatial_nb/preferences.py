@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from .core import progress
-from .fit import MuonAdamW
 from .items import Item
 from .models import Vlm, _plain, encode_images, parameter_table, seeing
 from spatial_nb.sft import (
@@ -29,6 +28,7 @@ from spatial_nb.sft import (
     first_lineage,
     folder_for,
     make_packs,
+    muon_for,
     prepare,
     recipe,
     run_trainer,
@@ -135,15 +135,6 @@ class PairCollate:
         return out | {k: torch.tensor([b[k] for b in batch]) for k in batch[0] if k != "pair"}
 
 
-def _optimizer(vlm: Vlm, lr: float, muon: float) -> MuonAdamW | None:
-    "Muon on the matrices of the language layers, as `sft` has it, or None."
-    if not muon:
-        return None
-    trained = [(n, p) for n, p in vlm.model.named_parameters() if p.requires_grad]
-    inside = lambda n, p: "language_model.layers." in n and p.ndim == 2
-    return MuonAdamW(*([p for n, p in trained if inside(n, p) == of] for of in (True, False)), lr, muon)
-
-
 def _maker(vlm: Vlm, rows: Rows, arguments: dict, muon: float) -> Callable:
     "A function that makes TRL's trainer."
     from datasets import Dataset
@@ -169,7 +160,7 @@ def _maker(vlm: Vlm, rows: Rows, arguments: dict, muon: float) -> Callable:
             data_collator=PairCollate(vlm, rows),
             train_dataset=Dataset.from_dict({"pair": list(range(len(rows.rows) // 2))}),
             processing_class=vlm.processor,
-            optimizers=(_optimizer(vlm, arguments["learning_rate"], muon), None),
+            optimizers=(muon_for(vlm, arguments["learning_rate"], muon), None),
         )
 
     return make

@@ -16,8 +16,18 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from .core import progress, whole
-from .items import Item, messages
-from .models import GROUP, Vlm, encode_images, image_tokens, prompt_ids, prompt_text, seeing
+from .items import Item
+from spatial_nb.models import (
+    GROUP,
+    Vlm,
+    _plain,
+    answer_ids,
+    encode_images,
+    image_tokens,
+    prompt_ids,
+    prompt_text,
+    seeing,
+)
 
 # %% ../nbs/api/42_probes.ipynb #probes-05
 @dataclass(frozen=True, eq=False)
@@ -42,23 +52,12 @@ class Reading:
 # %% ../nbs/api/42_probes.ipynb #probes-07
 def _ids(vlm: Vlm, item: Item, text: str, system: str | None, prompt: str | None) -> tuple[list[int], list[int]]:
     "Token ids of the prompt, and of the answer with its end token."
-    before = prompt_text(vlm, item, system, prompt)
-    said = {"role": "assistant", "content": [{"type": "text", "text": text}]}
-    chat = [*messages(item, system=system, prompt=prompt), said]
-    both = vlm.processor.apply_chat_template(chat, tokenize=False)
-    if not both.startswith(before):
-        raise ValueError(f"the chat template of {vlm.name} writes the prompt differently once the answer is there")
-    answer = vlm.tokenizer(both[len(before) :].rstrip("\n"), add_special_tokens=False)["input_ids"]
+    before, answer = prompt_text(vlm, item, system, prompt), answer_ids(vlm, item, text, system, prompt)
     if vlm.processor.image_token_id in answer:
         raise ValueError(f"item {item.id!r}: the answer holds {vlm.processor.image_token}, allowed: text only")
     return prompt_ids(vlm, before, [image_tokens(vlm, im.size) for im in item.images or ()]), answer
 
 # %% ../nbs/api/42_probes.ipynb #probes-09
-def _plain(vlm: Vlm):
-    "The transformers model of `vlm`, below an adapter's wrapper."
-    return vlm.model.get_base_model() if hasattr(vlm.model, "peft_config") else vlm.model
-
-
 @torch.no_grad()
 def _pass(vlm: Vlm, rows: list[tuple[list[int], list[int]]], pictures: int) -> list[Reading]:
     "Read prompts and answers side by side; `pictures` are shown, within `seeing`."
@@ -68,7 +67,7 @@ def _pass(vlm: Vlm, rows: list[tuple[list[int], list[int]]], pictures: int) -> l
     if pictures:
         inputs["mm_token_type_ids"] = (ids == vlm.processor.image_token_id).int()
         inputs |= vlm.processor.image_processor.preprocess_indices(range(pictures))
-    model, inputs = _plain(vlm), {k: v.to(vlm.device) for k, v in inputs.items()}
+    model, inputs = _plain(vlm.model), {k: v.to(vlm.device) for k, v in inputs.items()}
     states = model.base_model(**inputs, use_cache=False).last_hidden_state
     places = [(i, k) for i, (p, a) in enumerate(rows) for k in range(len(p) - 1, len(p) + len(a) - 1)]
     row, place = torch.tensor(places, device=vlm.device).T
@@ -87,7 +86,7 @@ def _batches(vlm: Vlm, items, texts, batch_size: int, system, prompt) -> Iterato
         ids = {i: _ids(vlm, item, texts[i], system, prompt) for i, item in group.items()}
         order = sorted(group, key=lambda i: (sum(map(len, ids[i])), i))
         pictures = [im for i in order for im in group[i].images or ()]
-        if pictures and (kind := _plain(vlm).config.model_type) not in ("qwen2_vl", "qwen2_5_vl"):
+        if pictures and (kind := _plain(vlm.model).config.model_type) not in ("qwen2_vl", "qwen2_5_vl"):
             raise ValueError(f"{vlm.name} is a {kind}, allowed with pictures: qwen2_vl, qwen2_5_vl")
         features, at = encode_images(vlm, pictures) if pictures else [], 0
         for rows in (order[k : k + batch_size] for k in range(0, len(order), batch_size)):

@@ -240,3 +240,12 @@ def test_figures_are_the_same_bytes_each_time(stage, tmp_path):
 
     first, second = once(), once()
     assert len(first) == 2 and first == second
+
+
+def test_rows_of_two_writers_are_all_there(tmp_path):
+    code = """import sys; from spatial_nb.core import append_jsonl
+for i in range(400): append_jsonl(sys.argv[1], {"who": sys.argv[2], "i": i, "text": "x" * 20000})"""
+    writers = [python(code, tmp_path / "log.jsonl", who) for who in "ab"]
+    assert [w.wait(100) for w in writers] == [0, 0]
+    rows = read_jsonl(tmp_path / "log.jsonl")
+    assert {who: [r["i"] for r in rows if r["who"] == who] for who in "ab"} == {w: list(range(400)) for w in "ab"}

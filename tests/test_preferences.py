@@ -66,7 +66,7 @@ def test_prompt_is_what_is_asked_and_answers_end_as_fine_tuning_ends_them():
         prompt = models.prompt_ids(vlm, models.prompt_text(vlm, pair.item), [])
         for row, text in ((rows[k], pair.chosen), (rows[n + k], pair.rejected)):
             assert list(row.prompt) == prompt
-            assert list(row.answer) == sft.answer_ids(vlm, pair.item, text)
+            assert list(row.answer) == models.answer_ids(vlm, pair.item, text)
 
 
 def test_the_first_loss_is_log_2_for_the_reference_is_the_policy(whole):
