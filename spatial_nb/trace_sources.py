@@ -128,7 +128,7 @@ _FORMS = {
     "picked": rf"[\w ]+s(?: among them)?: {_LIST}",
 }
 
-
+# %% ../nbs/api/38_trace_sources.ipynb #tsources-09b
 class _Telling:
     "What has been told so far."
 
@@ -139,7 +139,6 @@ class _Telling:
         self.first, self.value = None, None  # the first word after the last colon; the last word that is a value
 
     def hear(self, tool: str, words: Iterable[_Word]) -> None:
-        "A tool has spoken."
         for w in words:
             w.heard = True
         self.listed = self.lists[role_of(tool)] = _objects(words)
@@ -159,7 +158,6 @@ class _Telling:
         getattr(self, f"_{form}")(words, objects)
 
     def _follow(self, words, said):
-        "The words that follow the plan."
         begin = re.sub(rf" the {_OBJECT}$", "", said.partition(": ")[0].partition(" is ")[0])
         head = words[: len(_said(_Word(t, 0) for t in _WORDS.findall(begin)))]
         if self.plan and (item := self.plan.find(head)):
@@ -269,7 +267,7 @@ class _Text:
         made = [Piece(w.text, name(w), of=w.of and name(w.of), by=tuple(map(name, w.by))) for w in self.words]
         return tuple(made[:begin]), tuple(made[begin:])
 
-
+# %% ../nbs/api/38_trace_sources.ipynb #tsources-12b
 _REASONING = re.compile(r"(I look for|\w+ shows) (.*?)\.((?: Next, \w+\.| So the answer is .+\.)?)", re.S)
 
 
