@@ -118,7 +118,8 @@ def synthesize(
     if known.exists() and read_json(known) != asdict(recipe):
         other = {k: v for k, v in read_json(known).items() if asdict(recipe).get(k) != v}
         raise ValueError(f"{out} holds another data set, with {other}: wants an empty folder or the same recipe")
-    if out.exists() and not known.exists() and any(out.iterdir()):
+    strange = out.exists() and any(".part" not in p.suffixes for p in out.iterdir())
+    if strange and not known.exists():  # looked at last: another process that starts here writes it first
         raise ValueError(f"{out} is not empty and has no recipe.json: wants an empty folder or one of synthesize")
     write_json(known, asdict(recipe))
     missing = [s for s in shards if not shard_path(out, recipe, s[0], s[1]).exists()]

@@ -62,6 +62,13 @@ def test_two_at_once_make_one_data_set(tmp_path, whole):
     assert state(tmp_path / "set") == whole
 
 
+def test_a_folder_where_another_process_is_about_to_write_the_recipe_is_no_stranger(tmp_path):
+    recipe = Recipe("move_box", 2, 0, difficulty="easy", size=80)
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes" / ".recipe.1.part.json").write_text("")
+    assert len(synthesize(recipe, tmp_path / "boxes", workers=1)) == 1
+
+
 def test_it_loads_as_a_dataset_dict_with_every_item_in_its_split(tmp_path):
     recipe = Recipe("move_box", 8, 3, difficulty="easy", size=120, per_shard=5)
     synthesize(recipe, tmp_path / "boxes", workers=1)
