@@ -237,10 +237,13 @@ class Judge:
         score: Callable[[list[str]], Sequence[float]],  # `judge_text`s -> chances from 0 to 1; what lies beyond is cut
         name: str = "judge",
         calls: int = 1,  # price of a rating
+        threshold: float = 0.5,  # chance below which it says that a step should be tried again
     ):
         if not callable(score):
             raise TypeError(f"score is {str(score)[:60]!r} (a {type(score).__name__}), wants a function of texts")
-        self.score, self.name, self.calls = score, name, whole("calls", calls, 0)
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{threshold=}: allowed is from 0 to 1")
+        self.score, self.name, self.calls, self.threshold = score, name, whole("calls", calls, 0), threshold
 
     def __call__(self, state: State, step: Step) -> Rating:  # ValueError where `score` gives no finite number
         said = self.score([judge_text(state.question, state.taken, step)])
@@ -252,7 +255,7 @@ class Judge:
             raise ValueError(f"{self.name} gave {str(said)[:60]} for a step, wants one finite number")
         p = min(max(p, 0.0), 1.0)
         why = f"Right with a chance of {p:.2f}."
-        if p >= 0.5:
+        if p >= self.threshold:
             return Rating(1 + 9 * p, why, calls=self.calls)
         better = "Read again what the tools said, and say only what follows from it."
         return Rating(1 + 9 * p, why, regeneration_needed=True, suggested_improvement=better, calls=self.calls)

@@ -603,6 +603,5 @@ def __call__(self: Policy, state: State) -> Step:
     facts = {"correct": correct, "fault": fault, "necessary": need and new, "new_information": new}
     facts |= {"planted": planted, "claims": claims, "reading": view.reading if view.called else None}
     if tool is None:
-        done = "" if planted and "answer" in planted else f" So the answer is {text}."
-        return Step(told + done, "final_answer", text=text, facts=facts)
+        return Step(f"{told} So the answer is {text}.", "final_answer", text=text, facts=facts)
     return Step(f"{told} Next, {tool}.", "tool_call", tool, facts=facts)

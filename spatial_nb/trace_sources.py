@@ -26,6 +26,7 @@ PHRASES = ("whether there are", "the number of", "among them", "left of", "right
 PHRASES += ("So the answer is", "Next,")  # one word each, here and as tokens of a model that is taught so
 _WORDS = re.compile(rf" ?(?:{'|'.join(PHRASES)})(?![a-z])| ?[A-Za-z_]+|\d| |[^A-Za-z_0-9 ]+")
 _KEYS = tuple(ATTRIBUTES)  # the order of the words of an object
+_MOST = 2 ** len(_KEYS) - 1  # objects among which there is always one that a word less than all tells apart
 
 
 @dataclass(eq=False)
@@ -391,9 +392,11 @@ def drill(
     for name, (low, high) in dict(objects=objects, orders=orders).items():
         if not 1 <= low <= high:
             raise ValueError(f"{name} is {(low, high)}, wants a least and a most of 1 or more")
+    if objects[1] > _MOST:
+        raise ValueError(f"objects is {objects}, wants at most {_MOST}: among more, three words may tell none apart")
     draw = lambda few: int(random.integers(few[0], few[1] + 1))
     row = lambda: tuple(ATTRIBUTES[k][int(random.integers(len(ATTRIBUTES[k])))] for k in _KEYS)
-    n, some = min(draw(objects), 96), []
+    n, some = draw(objects), []
     while len(some) < n:
         some += [o for o in [row()] if o not in some]
     lists = {"segment": some}

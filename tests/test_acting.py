@@ -473,6 +473,15 @@ def test_a_score_that_is_no_finite_number_is_an_error(got):
         Judge(5)
     with pytest.raises(ValueError, match="calls is -1"):
         Judge(lambda texts: [1], calls=-1)
+    with pytest.raises(ValueError, match="threshold=1.5: allowed is from 0 to 1"):
+        Judge(lambda texts: [1], threshold=1.5)
+
+
+def test_a_judge_says_what_to_do_better_below_its_own_threshold():
+    for p, again in ((0.79, True), (0.8, False), (0.81, False)):
+        judged = Judge(lambda texts: [p], threshold=0.8)(STATE, DONE)
+        assert judged.rating == 1 + 9 * p
+        assert judged.regeneration_needed == bool(judged.suggested_improvement) == again
 
 
 def test_with_a_judge_that_knows_the_truth_nothing_wrong_is_accepted():

@@ -133,6 +133,13 @@ def test_bad_sizes_are_named():
     for bad in (dict(objects=(0, 3)), dict(orders=(4, 3))):
         with pytest.raises(ValueError, match=rf"{next(iter(bad))} is \({next(iter(bad.values()))[0]}"):
             drill(rng("x"), **bad)
+    with pytest.raises(
+        ValueError, match=r"objects is \(3, 16\), wants at most 15: among more, three words may tell none"
+    ):
+        drill(rng("x"), objects=(3, 16))
+    for k in range(20):
+        most = "".join(p.text for p in drill(rng("x", k), objects=(15, 15))[0]).splitlines()[1]
+        assert len(set(most.partition(": from ")[2].partition(": ")[2].split(", "))) == 15
 
 
 def test_a_step_of_another_form_is_spelled_all_the_same():
