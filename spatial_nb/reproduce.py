@@ -596,7 +596,7 @@ PUBLISHED_PROFILES = ("small",)  # what they make is committed, unless values we
 def _need_extra(*modules: str) -> None:
     "Say how to install what running stages needs and the base install lacks."
     if missing := [m for m in modules if find_spec(m) is None]:
-        raise ValueError(f'running stages needs {missing[0]}: pip install "spatial_nb[notebooks]"')
+        raise ValueError(f'running stages needs {missing[0]}: pip install ".[notebooks]"')
 
 
 def _missing(job: Job) -> list[str]:

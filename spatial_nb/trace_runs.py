@@ -119,7 +119,8 @@ def _given(row: Mapping, what: str) -> str | None:
 
 def _place(row: Mapping, images: Path) -> Path:
     "Where the picture of `row` lies; where it should, if it does not."
-    named = [str(row[n]).strip() for n in _COLUMNS["image"] if isinstance(row.get(n), str) and row[n].strip()]
+    given = (row.get(n) for n in _COLUMNS["image"])
+    named = [str(v).strip() for v in given if isinstance(v, (str, int, float)) and str(v).strip()]
     places = [Path(os.path.normpath(images / n)) for n in named]
     inside = [p for p in places if p.is_relative_to(os.path.normpath(images))]
     if len(inside) < len(places):
@@ -240,7 +241,7 @@ def chat_model(
     said: str,  # openai:NAME or local:NAME
     base_url: str | None = None,  # of the endpoint; None: the client's own
     load: Callable[[str], object] | None = None,  # for local ones: name -> what `chat.Local` takes
-    patience: int = 5,  # requests in a row without an answer after which it is given up
+    patience: int = 5,  # answers in a row that do not come, after which it is given up
     **how,  # of `chat.OpenAI`: attempts, timeout, at_once
 ) -> Model:
     "The language model of that name; an error where one can tell that it will never answer."
@@ -252,7 +253,7 @@ def chat_model(
             raise ValueError(f"the model is {said!r}, and nothing to load it with was given: load=")
         return _Patient(Local(load(name)), patience)
     if missing := [m for m in ("httpx2", "openai", "pydantic", "tenacity") if find_spec(m) is None]:
-        raise ValueError(f'{said} needs {missing[0]}: pip install "spatial_nb[chat]"')
+        raise ValueError(f'{said} needs {missing[0]}: pip install ".[chat]"')
     model = _Patient(OpenAI(name, base_url, **how), patience)
     try:
         model.check()
@@ -350,7 +351,9 @@ def tools_from(
             raise ValueError(f"tools: {part[:60]!r}: {nearest(name, TOOLS)}")
         if name in named:
             raise ValueError(f"tools: {name} stands there twice")
-        seen = {t: named.get(t, common) for t in ("segment", "depth")}
+        named[name] = value
+    for name in sorted(named, key="top_down".__eq__):  # what the others see comes first
+        value, seen = named[name], {t: named.get(t, common) for t in ("segment", "depth")}
         named[name] = False if value == "none" else _backend_from(name, value, seen, cache)
     return toolset(common, **named, cache=cache)
 
@@ -518,7 +521,7 @@ def _check_words(exports: Sequence[str], vocabulary: str | None) -> None:
     if vocabulary not in (None, "clevr", "any"):
         raise ValueError(f"vocabulary is {vocabulary!r}: {nearest(str(vocabulary), ('clevr', 'any'))}")
     if set(exports) & set(VIEWS) and find_spec("datasets") is None:
-        raise ValueError('exports need datasets: pip install "spatial_nb[train]", or no exports')
+        raise ValueError('exports need datasets: pip install ".[train]", or no exports')
 
 
 def _check_out(out: Path) -> None:
